@@ -1,0 +1,14 @@
+//! The numeric kernels of Kinone: plain slices in, plain slices out.
+//!
+//! This is the only crate with `unsafe` in it. Every kernel returns, bit for bit, what its textbook loop
+//! returns, on every instruction set, for every number of threads, alignment and tile size; the tests of
+//! this crate compare them. What a kernel may do is written in the numeric contract (`docs/NUMERICS.md`).
+//!
+//! Reading order: [`cpu`] (which instructions, how many threads), [`pool`] (who works on what),
+//! [`memory`] (where results go), then the kernels.
+
+pub mod cpu;
+pub mod memory;
+pub mod pool;
+
+pub use cpu::{Cpu, CpuError, Isa, Task};

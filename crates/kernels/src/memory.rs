@@ -1,0 +1,170 @@
+//! Memory for results: aligned, recycled from step to step, never cleared when it will be overwritten.
+//!
+//! Fresh pages cost more than the arithmetic done in them, so a freed buffer goes to a free list and the
+//! next request of about its size gets it back with its old contents. Every kernel overwrites the whole of
+//! its output; the tests prove it by poisoning ([`set_poison`]).
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+const ALIGNMENT: usize = 64;
+
+/// A block of f32 on a cache-line boundary that returns to the free list when dropped.
+pub struct Buffer {
+    start: NonNull<f32>,
+    len: usize,
+    capacity: usize,
+}
+
+// SAFETY: a `Buffer` owns its memory alone.
+unsafe impl Send for Buffer {}
+// SAFETY: shared access is read-only.
+unsafe impl Sync for Buffer {}
+
+struct Block(NonNull<f32>);
+// SAFETY: an unused block belongs to the free list alone.
+unsafe impl Send for Block {}
+
+static FREE: Mutex<BTreeMap<usize, Vec<Block>>> = Mutex::new(BTreeMap::new());
+static POISON: AtomicBool = AtomicBool::new(false);
+
+/// When on, every buffer handed out is filled with a signalling pattern, so that a kernel which reads or
+/// leaves what it should have written is found. For tests.
+pub fn set_poison(on: bool) {
+    POISON.store(on, Ordering::Relaxed);
+}
+
+/// Returns every unused block to the system.
+pub fn release_unused() {
+    let free = std::mem::take(&mut *FREE.lock().unwrap_or_else(PoisonError::into_inner));
+    for (capacity, blocks) in free {
+        for Block(start) in blocks {
+            // SAFETY: allocated in `Buffer::take` with the layout of this capacity, owned by the list.
+            unsafe { dealloc(start.as_ptr().cast(), layout(capacity)) };
+        }
+    }
+}
+
+fn layout(capacity: usize) -> Layout {
+    let bytes = capacity.checked_mul(4);
+    match bytes.map(|bytes| Layout::from_size_align(bytes, ALIGNMENT)) {
+        Some(Ok(layout)) => layout,
+        _ => panic!("a buffer of {capacity} f32 exceeds the address space"),
+    }
+}
+
+impl Buffer {
+    /// `len` values, whatever they are: the caller overwrites all of them.
+    pub fn take(len: usize) -> Buffer {
+        let capacity = len.next_multiple_of(ALIGNMENT / 4).max(ALIGNMENT / 4);
+        let (Block(start), capacity) = recycled(capacity).unwrap_or_else(|| (fresh(capacity), capacity));
+        let mut buffer = Buffer { start, len, capacity };
+        if POISON.load(Ordering::Relaxed) {
+            buffer.fill(f32::from_bits(0x7fa5_a5a5));
+        }
+        buffer
+    }
+
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Buffer {
+        let mut buffer = Buffer::take(len);
+        buffer.fill(0.0);
+        buffer
+    }
+
+    /// A copy of `values`.
+    pub fn copy_of(values: &[f32]) -> Buffer {
+        let mut buffer = Buffer::take(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+}
+
+/// The smallest unused block that holds `capacity` values and wastes at most a quarter.
+fn recycled(capacity: usize) -> Option<(Block, usize)> {
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = *free.range(capacity..=capacity + capacity / 4).next()?.0;
+    let blocks = free.get_mut(&found)?;
+    let block = blocks.pop();
+    if blocks.is_empty() {
+        free.remove(&found);
+    }
+    block.map(|block| (block, found))
+}
+
+fn fresh(capacity: usize) -> Block {
+    let layout = layout(capacity);
+    // SAFETY: the layout is not empty (`take` asks for at least one cache line).
+    let start = unsafe { alloc_zeroed(layout) };
+    match NonNull::new(start.cast::<f32>()) {
+        Some(start) => Block(start),
+        None => handle_alloc_error(layout),
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        free.entry(self.capacity).or_default().push(Block(self.start));
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        // SAFETY: owned, `len <= capacity`, and initialised: zeroed at birth, written as f32 ever after.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `deref`, and borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Buffer {
+        Buffer::copy_of(self)
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.deref().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_aligned_and_holds_what_was_written() {
+        for len in [0, 1, 15, 16, 17, 1000] {
+            let mut buffer = Buffer::take(len);
+            assert_eq!(buffer.as_ptr() as usize % ALIGNMENT, 0);
+            for (k, value) in buffer.iter_mut().enumerate() {
+                *value = k as f32;
+            }
+            assert_eq!(buffer.len(), len);
+            assert!(buffer.clone().iter().enumerate().all(|(k, value)| *value == k as f32));
+        }
+    }
+
+    #[test]
+    fn a_freed_block_comes_back() {
+        let len = 1_234_567;
+        let first = Buffer::take(len);
+        let address = first.as_ptr();
+        drop(first);
+        assert_eq!(Buffer::take(len).as_ptr(), address);
+        release_unused();
+    }
+}

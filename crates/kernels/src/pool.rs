@@ -1,0 +1,246 @@
+//! The worker threads: a fixed number, started once, each given the same share of the same work every time.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::hint::black_box;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// A fixed set of threads that run one body together.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    turn: Mutex<()>,
+}
+
+type Body = *const (dyn Fn(usize) + Sync);
+
+struct Shared {
+    work: Mutex<Work>,
+    start: Condvar,
+    finish: Condvar,
+    /// The round being worked on; spinning threads watch it without taking the lock.
+    round: AtomicUsize,
+    unfinished: AtomicUsize,
+}
+
+struct Work {
+    round: usize,
+    body: Option<SendBody>,
+    stop: bool,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+#[derive(Clone, Copy)]
+struct SendBody(Body);
+// SAFETY: the body is `Sync`, and `Pool::run` keeps it alive until every worker is done with it.
+unsafe impl Send for SendBody {}
+
+/// How often a waiting thread looks again before it sleeps: some tens of microseconds, about the time
+/// between two kernels of a training step.
+const SPINS: usize = 20_000;
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller of [`Pool::run`] being one of them.
+    ///
+    /// Where the system refuses to start a thread the pool has fewer: results do not depend on it.
+    ///
+    /// # Panics
+    /// A worker panics, and with it the first `run`, when denormals are flushed on its thread.
+    pub fn new(threads: usize) -> Pool {
+        let shared = Arc::new(Shared {
+            work: Mutex::new(Work { round: 0, body: None, stop: false, panic: None }),
+            start: Condvar::new(),
+            finish: Condvar::new(),
+            round: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+        });
+        let mut workers = Vec::new();
+        for index in 1..threads.max(1) {
+            let shared = Arc::clone(&shared);
+            let builder = std::thread::Builder::new().name(format!("kinone-{index}"));
+            match builder.spawn(move || shared.serve(index)) {
+                Ok(worker) => workers.push(worker),
+                Err(_) => break,
+            }
+        }
+        Pool { shared, workers, turn: Mutex::new(()) }
+    }
+
+    /// The number of threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `body(i)` for every `i` in `0..threads()`, each on its own thread, and returns when all are done.
+    ///
+    /// Called from inside a body it runs every `i` on the calling thread, in order.
+    ///
+    /// # Panics
+    /// Passes on the panic of a body.
+    pub fn run(&self, body: &(dyn Fn(usize) + Sync)) {
+        if self.workers.is_empty() || INSIDE.get() {
+            for index in 0..self.threads() {
+                body(index);
+            }
+            return;
+        }
+        let _turn = lock(&self.turn);
+        // SAFETY: only the lifetime changes. The pointer is used between here and the wait below, which
+        // does not return, by panic either, before every worker has let go of it.
+        let body_pointer: Body = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), Body>(body) };
+        {
+            let mut work = lock(&self.shared.work);
+            work.body = Some(SendBody(body_pointer));
+            work.round = work.round.wrapping_add(1);
+            self.shared.unfinished.store(self.workers.len(), Ordering::Relaxed);
+            self.shared.round.store(work.round, Ordering::Release);
+            self.shared.start.notify_all();
+        }
+        INSIDE.set(true);
+        let own = catch_unwind(AssertUnwindSafe(|| body(0)));
+        INSIDE.set(false);
+        let mut spins = 0;
+        while self.shared.unfinished.load(Ordering::Acquire) != 0 && spins < SPINS {
+            std::hint::spin_loop();
+            spins += 1;
+        }
+        let mut work = lock(&self.shared.work);
+        while self.shared.unfinished.load(Ordering::Acquire) != 0 {
+            work = self.shared.finish.wait(work).unwrap_or_else(PoisonError::into_inner);
+        }
+        work.body = None;
+        let theirs = work.panic.take();
+        drop(work);
+        if let Err(panic) = own {
+            resume_unwind(panic);
+        }
+        if let Some(panic) = theirs {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self, index: usize) {
+        let flushing = flushes_denormals();
+        INSIDE.set(true);
+        let mut seen = 0;
+        loop {
+            let mut spins = 0;
+            while self.round.load(Ordering::Acquire) == seen && spins < SPINS {
+                std::hint::spin_loop();
+                spins += 1;
+            }
+            let body = {
+                let mut work = lock(&self.work);
+                while work.round == seen && !work.stop {
+                    work = self.start.wait(work).unwrap_or_else(PoisonError::into_inner);
+                }
+                if work.stop {
+                    return;
+                }
+                seen = work.round;
+                work.body
+            };
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                assert!(
+                    !flushing,
+                    "denormal numbers are flushed to zero on a worker thread (FTZ or DAZ is set)"
+                );
+                if let Some(SendBody(body)) = body {
+                    // SAFETY: `run` keeps the body alive until `unfinished` reaches zero, below.
+                    unsafe { (*body)(index) }
+                }
+            }));
+            let mut work = lock(&self.work);
+            if let Err(panic) = outcome {
+                work.panic.get_or_insert(panic);
+            }
+            if self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
+                self.finish.notify_one();
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        {
+            let mut work = lock(&self.shared.work);
+            work.stop = true;
+            work.round = work.round.wrapping_add(1);
+            self.shared.round.store(work.round, Ordering::Release);
+            self.shared.start.notify_all();
+        }
+        for worker in self.workers.drain(..) {
+            // A worker catches what its bodies throw, so joining cannot fail.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} threads)", self.threads())
+    }
+}
+
+/// Whether this thread loses denormal numbers, as operands (DAZ) or as results (FTZ).
+pub fn flushes_denormals() -> bool {
+    let smallest = f32::from_bits(1);
+    let operand = black_box(smallest) * black_box(1.0e30) == 0.0;
+    let result = black_box(f32::MIN_POSITIVE) * black_box(0.5) == 0.0;
+    operand || result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_index_runs_once_in_every_round() {
+        let pool = Pool::new(5);
+        let counts: Vec<AtomicUsize> = (0..5).map(|_| AtomicUsize::new(0)).collect();
+        for _ in 0..1000 {
+            pool.run(&|index| {
+                counts[index].fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1000));
+    }
+
+    #[test]
+    fn a_nested_run_stays_on_its_thread() {
+        let pool = Pool::new(3);
+        let count = AtomicUsize::new(0);
+        pool.run(&|_| {
+            pool.run(&|_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 9);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(3);
+        for thrower in 0..3 {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(&|index| assert!(index != thrower, "thrown"));
+            }));
+            assert!(caught.is_err());
+        }
+        pool.run(&|_| {});
+    }
+}
