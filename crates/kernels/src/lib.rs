@@ -8,6 +8,7 @@
 //! [`memory`] (where results go), then the kernels.
 
 pub mod cpu;
+pub mod leaves;
 pub mod memory;
 pub mod pool;
 
