@@ -11,5 +11,6 @@ pub mod cpu;
 pub mod leaves;
 pub mod memory;
 pub mod pool;
+pub mod sums;
 
 pub use cpu::{Cpu, CpuError, Isa, Task};

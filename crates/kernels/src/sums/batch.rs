@@ -1,0 +1,199 @@
+//! Sums over the batch and the positions of each channel (contract, rule 5).
+
+use super::{Terms, Values, leaf_sum};
+use crate::leaves::{BatchLeaf, LANES, LEAF, batch_leaves, tree};
+use crate::{Cpu, Task};
+use std::array::from_fn;
+
+/// The shape of a batch of images, stored as `[n, c, h, w]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// Images.
+    pub n: usize,
+    /// Channels.
+    pub c: usize,
+    /// Rows.
+    pub h: usize,
+    /// Columns.
+    pub w: usize,
+}
+
+impl Images {
+    /// The number of values.
+    pub fn len(self) -> usize {
+        self.n * self.c * self.h * self.w
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of positions of one channel of one image.
+    pub fn plane(self) -> usize {
+        self.h * self.w
+    }
+}
+
+/// `Σ x[n, c, h, w]` for each channel c.
+///
+/// # Panics
+/// When `x` does not have the length of its shape.
+pub fn channel_sums(cpu: &Cpu, shape: Images, x: &[f32]) -> Vec<f64> {
+    let sums = over_channels(cpu, shape, [x], Every(Values));
+    sums.into_iter().map(|[sum]| sum).collect()
+}
+
+/// `[Σ x, Σ x²]` for each channel, in one pass; squares are exact in f64.
+///
+/// # Panics
+/// When `x` does not have the length of its shape.
+pub fn channel_moments(cpu: &Cpu, shape: Images, x: &[f32]) -> Vec<[f64; 2]> {
+    over_channels(cpu, shape, [x], Every(Moments))
+}
+
+/// `[Σ dy, Σ dy·(x - mean[c])]` for each channel c, in one pass.
+///
+/// The second term is `f64(dy) * (f64(x) - f64(mean[c]))`: difference, product and addition to the lane each
+/// rounded to f64.
+///
+/// # Panics
+/// When a slice does not have the length of its shape.
+pub fn channel_dot_sums(cpu: &Cpu, shape: Images, dy: &[f32], x: &[f32], mean: &[f32]) -> Vec<[f64; 2]> {
+    assert_eq!(mean.len(), shape.c, "one mean a channel");
+    over_channels(cpu, shape, [dy, x], Means(mean))
+}
+
+#[derive(Clone, Copy)]
+struct Moments;
+impl Terms<1, 2> for Moments {
+    #[inline(always)]
+    fn terms(self, [x]: [f32; 1]) -> [f64; 2] {
+        let x = f64::from(x);
+        [x, x * x]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Centred(f64);
+impl Terms<2, 2> for Centred {
+    #[inline(always)]
+    fn terms(self, [dy, x]: [f32; 2]) -> [f64; 2] {
+        let dy = f64::from(dy);
+        [dy, dy * (f64::from(x) - self.0)]
+    }
+}
+
+/// The terms that belong to a channel.
+trait ChannelTerms<const N: usize, const K: usize>: Copy + Sync {
+    type Terms: Terms<N, K>;
+    fn of(self, c: usize) -> Self::Terms;
+}
+
+/// The same for all channels.
+#[derive(Clone, Copy)]
+struct Every<T>(T);
+impl<T: Terms<N, K>, const N: usize, const K: usize> ChannelTerms<N, K> for Every<T> {
+    type Terms = T;
+    #[inline(always)]
+    fn of(self, _c: usize) -> T {
+        self.0
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Means<'a>(&'a [f32]);
+impl ChannelTerms<2, 2> for Means<'_> {
+    type Terms = Centred;
+    #[inline(always)]
+    fn of(self, c: usize) -> Centred {
+        Centred(f64::from(self.0[c]))
+    }
+}
+
+/// The values a thread takes at least.
+const GRAIN: usize = 16_384;
+
+/// Leaf by leaf and channel by channel, then the tree over the leaves of each channel.
+fn over_channels<const N: usize, const K: usize>(
+    cpu: &Cpu,
+    shape: Images,
+    x: [&[f32]; N],
+    terms: impl ChannelTerms<N, K>,
+) -> Vec<[f64; K]> {
+    assert!(x.iter().all(|x| x.len() == shape.len()), "an array is not {shape:?}");
+    if shape.is_empty() {
+        return vec![[0.0; K]; shape.c];
+    }
+    let leaves = batch_leaves(shape.n, shape.h, shape.w);
+    let mut sums = vec![[0.0; K]; leaves.len() * shape.c];
+    let grain = (GRAIN * sums.len() / shape.len()).max(1);
+    cpu.for_slices(sums.len(), grain, &mut [Some(&mut sums)], |first, parts| {
+        for sums in parts.iter_mut().flatten() {
+            cpu.vectorize(ChannelLeaves { shape, x, terms, leaves: &leaves, first, sums });
+        }
+    });
+    let of_leaf = |leaf: usize| sums[leaf * shape.c..][..shape.c].to_vec();
+    let add = |mut a: Vec<[f64; K]>, b: Vec<[f64; K]>| {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a = from_fn(|k| a[k] + b[k]);
+        }
+        a
+    };
+    tree(leaves.len(), of_leaf, add).unwrap_or_default()
+}
+
+/// Writes `sums[first..]` of the array `[leaves, c]` of leaf sums: neighbouring channels lie side by side in
+/// memory, so they are taken one after the other.
+struct ChannelLeaves<'a, T, const N: usize, const K: usize> {
+    shape: Images,
+    x: [&'a [f32]; N],
+    terms: T,
+    leaves: &'a [BatchLeaf],
+    first: usize,
+    sums: &'a mut [[f64; K]],
+}
+
+impl<T: ChannelTerms<N, K>, const N: usize, const K: usize> Task for ChannelLeaves<'_, T, N, K> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let mut scratch = [[0.0; LEAF]; N];
+        for (at, sums) in self.sums.iter_mut().enumerate() {
+            let (leaf, c) = ((self.first + at) / self.shape.c, (self.first + at) % self.shape.c);
+            let BatchLeaf { samples, rows } = &self.leaves[leaf];
+            let segment = rows.len() * self.shape.w;
+            let start = |n: usize| (n * self.shape.c + c) * self.shape.plane() + rows.start * self.shape.w;
+            let mut terms: [&[f32]; N] = [&[]; N];
+            if samples.len() == 1 {
+                for i in 0..N {
+                    terms[i] = &self.x[i][start(samples.start)..][..segment];
+                }
+            } else {
+                // A sample may end between two lanes: the leaf is made contiguous first.
+                for (x, scratch) in self.x.iter().zip(&mut scratch) {
+                    for (n, part) in samples.clone().zip(scratch.chunks_exact_mut(segment)) {
+                        copy(&x[start(n)..][..segment], part);
+                    }
+                }
+                for i in 0..N {
+                    terms[i] = &scratch[i][..samples.len() * segment];
+                }
+            }
+            *sums = leaf_sum(self.terms.of(c), terms);
+        }
+    }
+}
+
+/// A copy without the call of `memcpy`, which costs more than the 49 values of a small plane.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32]) {
+    let (from_chunks, from_rest) = from.as_chunks::<LANES>();
+    let (to_chunks, to_rest) = to.as_chunks_mut::<LANES>();
+    for (from, to) in from_chunks.iter().zip(to_chunks) {
+        *to = *from;
+    }
+    for (from, to) in from_rest.iter().zip(to_rest) {
+        *to = *from;
+    }
+}
