@@ -116,38 +116,39 @@ impl Task for AxisLeaves<'_> {
                 done += 1;
             } else {
                 let columns = COLUMNS.min(inner - i).min(sums.len() - done);
-                let sums = &mut sums[done..done + columns];
-                if columns == COLUMNS {
-                    // A constant number of columns is what the compiler makes vectors of.
-                    leaf_columns(&terms[i..], inner, COLUMNS, sums);
-                } else {
-                    leaf_columns(&terms[i..], inner, columns, sums);
-                }
+                leaf_columns(&terms[i..], inner, &mut sums[done..done + columns]);
                 done += columns;
             }
         }
     }
 }
 
-/// `sums[i] = Σ_j x[j·stride + i]` for the `columns` first i, the j of one leaf.
+/// `sums[i] = Σ_j x[j·stride + i]`, the j of one leaf; at most [`COLUMNS`] sums.
 #[inline(always)]
-fn leaf_columns(x: &[f32], stride: usize, columns: usize, sums: &mut [f64]) {
+fn leaf_columns(x: &[f32], stride: usize, sums: &mut [f64]) {
+    let count = x.len().div_ceil(stride).min(LANES);
     let mut lanes = [[0.0f64; COLUMNS]; LANES];
     for (j, row) in x.chunks(stride).enumerate() {
-        let lane = &mut lanes[j % LANES][..columns];
-        for (lane, x) in lane.iter_mut().zip(&row[..columns]) {
-            *lane += f64::from(*x);
+        let mut block = [0.0; COLUMNS];
+        match row.first_chunk() {
+            Some(row) if sums.len() == COLUMNS => block = *row,
+            _ => block[..sums.len()].copy_from_slice(&row[..sums.len()]),
+        }
+        let lane = &mut lanes[j % LANES];
+        for i in 0..COLUMNS {
+            lane[i] += f64::from(block[i]);
         }
     }
+    // A lane is never -0, so adding one that is still +0 changes nothing.
     for width in [16, 8, 4, 2, 1] {
-        let (low, high) = lanes.split_at_mut(width);
-        for (low, high) in low.iter_mut().zip(high) {
-            for i in 0..columns {
-                low[i] += high[i];
+        for lane in 0..width.min(count.saturating_sub(width)) {
+            let high = lanes[lane + width];
+            for i in 0..COLUMNS {
+                lanes[lane][i] += high[i];
             }
         }
     }
-    sums.copy_from_slice(&lanes[0][..columns]);
+    sums.copy_from_slice(&lanes[0][..sums.len()]);
 }
 
 /// The terms of `K` sums over the same `N` arrays.
@@ -243,14 +244,23 @@ pub(crate) fn leaf_sum<const N: usize, const K: usize>(terms: impl Terms<N, K>, 
         for i in 0..N {
             chunk[i] = &chunks[i][at];
         }
-        for lane in 0..LANES {
-            let mut one = [0.0; N];
-            for i in 0..N {
-                one[i] = chunk[i][lane];
+        // Eight at a time, each of the K sums by itself: what the compiler makes vectors of.
+        for block in (0..LANES).step_by(8) {
+            let mut eight = [[0.0; 8]; K];
+            for lane in 0..8 {
+                let mut one = [0.0; N];
+                for i in 0..N {
+                    one[i] = chunk[i][block + lane];
+                }
+                let terms = terms.terms(one);
+                for k in 0..K {
+                    eight[k][lane] = terms[k];
+                }
             }
-            let terms = terms.terms(one);
             for k in 0..K {
-                lanes[k][lane] += terms[k];
+                for lane in 0..8 {
+                    lanes[k][block + lane] += eight[k][lane];
+                }
             }
         }
     }

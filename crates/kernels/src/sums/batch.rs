@@ -126,14 +126,16 @@ fn over_channels<const N: usize, const K: usize>(
         return vec![[0.0; K]; shape.c];
     }
     let leaves = batch_leaves(shape.n, shape.h, shape.w);
+    let grid =
+        Grid { channels: shape.c, cuts: leaves.iter().take_while(|leaf| leaf.samples.start == 0).count() };
     let mut sums = vec![[0.0; K]; leaves.len() * shape.c];
     let grain = (GRAIN * sums.len() / shape.len()).max(1);
     cpu.for_slices(sums.len(), grain, &mut [Some(&mut sums)], |first, parts| {
         for sums in parts.iter_mut().flatten() {
-            cpu.vectorize(ChannelLeaves { shape, x, terms, leaves: &leaves, first, sums });
+            cpu.vectorize(ChannelLeaves { shape, x, terms, leaves: &leaves, grid, first, sums });
         }
     });
-    let of_leaf = |leaf: usize| sums[leaf * shape.c..][..shape.c].to_vec();
+    let of_leaf = |leaf: usize| (0..shape.c).map(|c| sums[grid.place(leaf, c)]).collect::<Vec<_>>();
     let add = |mut a: Vec<[f64; K]>, b: Vec<[f64; K]>| {
         for (a, b) in a.iter_mut().zip(b) {
             *a = from_fn(|k| a[k] + b[k]);
@@ -143,13 +145,35 @@ fn over_channels<const N: usize, const K: usize>(
     tree(leaves.len(), of_leaf, add).unwrap_or_default()
 }
 
-/// Writes `sums[first..]` of the array `[leaves, c]` of leaf sums: neighbouring channels lie side by side in
-/// memory, so they are taken one after the other.
+/// The leaf sums lie as the values of the images do: by samples, channels, and the cuts of large images, so
+/// that memory is read in order.
+#[derive(Clone, Copy)]
+struct Grid {
+    channels: usize,
+    cuts: usize,
+}
+
+impl Grid {
+    /// Where the sum of channel `c` over a leaf lies.
+    fn place(self, leaf: usize, c: usize) -> usize {
+        (leaf / self.cuts * self.channels + c) * self.cuts + leaf % self.cuts
+    }
+
+    /// Which leaf and channel lie at `place`.
+    #[inline(always)]
+    fn at(self, place: usize) -> (usize, usize) {
+        let (row, cut) = (place / self.cuts, place % self.cuts);
+        (row / self.channels * self.cuts + cut, row % self.channels)
+    }
+}
+
+/// Writes `sums[first..]` of the leaf sums.
 struct ChannelLeaves<'a, T, const N: usize, const K: usize> {
     shape: Images,
     x: [&'a [f32]; N],
     terms: T,
     leaves: &'a [BatchLeaf],
+    grid: Grid,
     first: usize,
     sums: &'a mut [[f64; K]],
 }
@@ -160,7 +184,7 @@ impl<T: ChannelTerms<N, K>, const N: usize, const K: usize> Task for ChannelLeav
     fn run(self) {
         let mut scratch = [[0.0; LEAF]; N];
         for (at, sums) in self.sums.iter_mut().enumerate() {
-            let (leaf, c) = ((self.first + at) / self.shape.c, (self.first + at) % self.shape.c);
+            let (leaf, c) = self.grid.at(self.first + at);
             let BatchLeaf { samples, rows } = &self.leaves[leaf];
             let segment = rows.len() * self.shape.w;
             let start = |n: usize| (n * self.shape.c + c) * self.shape.plane() + rows.start * self.shape.w;
