@@ -10,6 +10,7 @@
 pub mod cpu;
 pub mod leaves;
 pub mod memory;
+pub mod norm;
 pub mod pool;
 pub mod sums;
 
