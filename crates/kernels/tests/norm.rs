@@ -11,6 +11,8 @@ fn shapes(random: &mut Random) -> Vec<Images> {
         .map(|_| [random.between(1, 9), random.between(1, 12), random.between(1, 20), random.between(1, 20)])
         .collect();
     shapes.extend([[1, 3, 67, 67], [17, 5, 1, 1], [9, 67, 7, 7], [2, 0, 3, 3], [3, 2, 0, 4]]);
+    // Enough for several threads.
+    shapes.extend([[5, 7, 43, 41], [40, 67, 5, 5]]);
     shapes.into_iter().map(|[n, c, h, w]| Images { n, c, h, w }).collect()
 }
 
