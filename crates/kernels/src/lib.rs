@@ -12,6 +12,7 @@ pub mod leaves;
 pub mod memory;
 pub mod norm;
 pub mod pool;
+pub mod pool2d;
 pub mod sums;
 
 pub use cpu::{Cpu, CpuError, Isa, Task};

@@ -1,0 +1,122 @@
+//! Pooling of images: the greatest or the mean value of windows, `x [n, c, h, w] -> y [n, c, oh, ow]`.
+//!
+//! The window of output (i, j) has the taps (p, q) at row `i·stride + p·dilation - padding`, and so for
+//! columns. Taps outside the image are no candidates for the greatest value and add nothing to a mean.
+//! Definitions: [`reference`].
+
+mod adaptive;
+mod average;
+mod max;
+pub mod reference;
+
+pub use adaptive::{adaptive_average, adaptive_average_backward, window};
+pub use average::{average, average_backward};
+pub use max::{max, max_backward};
+
+use std::ops::Range;
+
+/// The output values a thread takes at least.
+const GRAIN: usize = 8192;
+
+/// The geometry of windows; pairs are (rows, columns).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Images times channels.
+    pub planes: usize,
+    /// Rows and columns of an input plane.
+    pub input: [usize; 2],
+    /// Rows and columns of an output plane.
+    pub output: [usize; 2],
+    /// Taps of a window, at least 1.
+    pub kernel: [usize; 2],
+    /// From one window to the next, at least 1.
+    pub stride: [usize; 2],
+    /// Where the first window begins before the image.
+    pub padding: [usize; 2],
+    /// From one tap to the next, at least 1; means have 1.
+    pub dilation: [usize; 2],
+}
+
+impl Pool {
+    /// Along one axis (0 rows, 1 columns) where tap `tap` of output `at` lies, `None` outside the image.
+    #[inline(always)]
+    pub fn position(&self, axis: usize, at: usize, tap: usize) -> Option<usize> {
+        let padded = at * self.stride[axis] + tap * self.dilation[axis];
+        padded.checked_sub(self.padding[axis]).filter(|position| *position < self.input[axis])
+    }
+
+    /// The outputs along an axis whose tap `tap` lies inside the image.
+    #[inline(always)]
+    fn inside(&self, axis: usize, tap: usize) -> Range<usize> {
+        let (stride, before) = (self.stride[axis], tap * self.dilation[axis]);
+        let first = self.padding[axis].saturating_sub(before).div_ceil(stride);
+        let end = (self.input[axis] + self.padding[axis]).saturating_sub(before).div_ceil(stride);
+        let end = end.min(self.output[axis]);
+        first.min(end)..end
+    }
+
+    /// The number of taps of output `at` along an axis that a mean divides by: those inside the image, or with
+    /// `include_padding` inside the image and its padding on both sides.
+    pub fn taps(&self, axis: usize, at: usize, include_padding: bool) -> usize {
+        let (size, padding) = (self.input[axis], self.padding[axis]);
+        let start = at * self.stride[axis];
+        let end = (start + self.kernel[axis]).min(size + 2 * padding);
+        if include_padding {
+            end.saturating_sub(start)
+        } else {
+            end.min(size + padding).saturating_sub(start.max(padding))
+        }
+    }
+
+    fn check(&self, input: usize, output: usize) {
+        assert_eq!(input, self.planes * self.input[0] * self.input[1], "the input is not {self:?}");
+        assert_eq!(output, self.planes * self.output[0] * self.output[1], "the output is not {self:?}");
+    }
+}
+
+/// How many windows fit along an axis of `size` pixels; `None` when not one does.
+///
+/// `⌊(size + 2·padding - dilation·(kernel - 1) - 1) / stride⌋ + 1`, with `ceil` rounded up, but no window
+/// begins beyond the image and the padding before it.
+pub fn windows(
+    size: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    dilation: usize,
+    ceil: bool,
+) -> Option<usize> {
+    let room = (size + 2 * padding).checked_sub(dilation * kernel.checked_sub(1)? + 1)?;
+    if stride == 0 {
+        return None;
+    }
+    let mut count = room / stride + 1;
+    if ceil && room % stride != 0 && count * stride < size + padding {
+        count += 1;
+    }
+    Some(count)
+}
+
+/// `to[k] = from[k·stride]`; a borrow where nothing is to be gathered.
+#[inline(always)]
+fn gather<'a>(from: &'a [f32], stride: usize, to: &'a mut [f32]) -> &'a [f32] {
+    match stride {
+        1 => return &from[..to.len()],
+        2 => {
+            // The last value may be the last of its row.
+            let (pairs, _) = from.as_chunks::<2>();
+            for (to, pair) in to.iter_mut().zip(pairs) {
+                *to = pair[0];
+            }
+            if let Some(last) = to.len().checked_sub(1) {
+                to[last] = from[2 * last];
+            }
+        }
+        _ => {
+            for (k, to) in to.iter_mut().enumerate() {
+                *to = from[k * stride];
+            }
+        }
+    }
+    to
+}
