@@ -9,6 +9,7 @@
 
 pub mod cpu;
 pub mod leaves;
+pub mod math;
 pub mod memory;
 pub mod norm;
 pub mod pool;
