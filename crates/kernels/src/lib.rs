@@ -12,6 +12,7 @@ pub mod leaves;
 pub mod math;
 pub mod memory;
 pub mod norm;
+pub mod optim;
 pub mod pool;
 pub mod pool2d;
 pub mod sums;

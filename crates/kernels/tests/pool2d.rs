@@ -105,7 +105,7 @@ fn adaptive_means_equal_their_definition() {
         (2, [7, 9], [7, 9]),
         (90, [30, 31], [3, 2]),
     ]);
-    shapes.extend([(0, [3, 3], [1, 1]), (2, [3, 3], [0, 1])]);
+    shapes.extend([(0, [3, 3], [1, 1]), (50, [5, 3], [1, 1]), (2, [3, 3], [0, 1])]);
     for (case, (planes, input, output)) in shapes.into_iter().enumerate() {
         let (inputs, outputs) = (planes * input[0] * input[1], planes * output[0] * output[1]);
         let (x, dy) = (values(&mut random, case, inputs), values(&mut random, case, outputs));
