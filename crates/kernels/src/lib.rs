@@ -15,6 +15,7 @@ pub mod norm;
 pub mod optim;
 pub mod pool;
 pub mod pool2d;
+pub mod rows;
 pub mod sums;
 
 pub use cpu::{Cpu, CpuError, Isa, Task};

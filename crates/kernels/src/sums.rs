@@ -179,7 +179,7 @@ impl Terms<1, 1> for Squares {
 
 /// `a·b`
 #[derive(Clone, Copy)]
-struct Products;
+pub(crate) struct Products;
 impl Terms<2, 1> for Products {
     #[inline(always)]
     fn terms(self, [a, b]: [f32; 2]) -> [f64; 1] {
@@ -202,8 +202,30 @@ fn long_sum<const N: usize, const K: usize>(cpu: &Cpu, terms: impl Terms<N, K>, 
 }
 
 /// The tree sum of the sums of leaves.
-pub(crate) fn add_leaves<const K: usize>(leaves: &[[f64; K]]) -> [f64; K] {
+fn add_leaves<const K: usize>(leaves: &[[f64; K]]) -> [f64; K] {
     tree(leaves.len(), |leaf| leaves[leaf], |a, b| from_fn(|k| a[k] + b[k])).unwrap_or([0.0; K])
+}
+
+/// The sum over arrays of any length on this thread. For use inside a [`Task`]; `leaves` is scratch.
+#[inline(always)]
+pub(crate) fn serial_sum<const N: usize>(
+    terms: impl Terms<N, 1>,
+    x: [&[f32]; N],
+    leaves: &mut Vec<[f64; 1]>,
+) -> f64 {
+    let len = x[0].len();
+    if len <= LEAF {
+        return leaf_sum(terms, x)[0];
+    }
+    leaves.clear();
+    for start in (0..len).step_by(LEAF) {
+        let mut leaf = x;
+        for leaf in &mut leaf {
+            *leaf = &leaf[start..len.min(start + LEAF)];
+        }
+        leaves.push(leaf_sum(terms, leaf));
+    }
+    add_leaves(leaves)[0]
 }
 
 /// The sums of neighbouring leaves.
@@ -231,7 +253,7 @@ impl<T: Terms<N, K>, const N: usize, const K: usize> Task for Leaves<'_, T, N, K
 
 /// The sums of one leaf, on this thread. For use inside a [`Task`].
 #[inline(always)]
-pub(crate) fn leaf_sum<const N: usize, const K: usize>(terms: impl Terms<N, K>, x: [&[f32]; N]) -> [f64; K] {
+fn leaf_sum<const N: usize, const K: usize>(terms: impl Terms<N, K>, x: [&[f32]; N]) -> [f64; K] {
     let len = x[0].len();
     let mut lanes = [[0.0; LANES]; K];
     let full = len / LANES;

@@ -162,6 +162,7 @@ fn moments_leave_the_denormal_numbers() {
     assert_eq!(flush(below).to_bits(), 0);
     assert_eq!(flush(-below).to_bits(), 0);
     assert_eq!(flush(f32::MIN_POSITIVE), f32::MIN_POSITIVE);
+    assert_eq!(flush(-f32::MIN_POSITIVE), -f32::MIN_POSITIVE);
     assert!(flush(f32::NAN).is_nan());
     let sgd = Sgd { lr: 0.1, momentum: 0.9, weight_decay: 0.0, nesterov: false };
     let (mut p, mut b) = (1.0, f32::MIN_POSITIVE);

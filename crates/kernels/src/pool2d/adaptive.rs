@@ -2,8 +2,7 @@
 
 use super::GRAIN;
 use crate::cpu::SharedMut;
-use crate::leaves::LEAF;
-use crate::sums::{Values, add_leaves, leaf_sum};
+use crate::sums::{Values, serial_sum};
 use crate::{Cpu, Task};
 use std::ops::Range;
 
@@ -49,7 +48,7 @@ impl Task for Adaptive<'_> {
     #[inline(always)]
     fn run(self) {
         let ([h, w], [oh, ow]) = (self.input, self.output);
-        let mut terms = Vec::new();
+        let (mut terms, mut leaves) = (Vec::new(), Vec::new());
         for (at, y) in self.y.iter_mut().enumerate() {
             let at = self.first + at;
             let (plane, i, j) = (at / (oh * ow), at / ow % oh, at % ow);
@@ -65,16 +64,7 @@ impl Task for Adaptive<'_> {
                 }
                 &terms
             };
-            let sum = if terms.len() <= LEAF {
-                leaf_sum(Values, [terms])
-            } else {
-                let mut leaves = Vec::new();
-                for leaf in terms.chunks(LEAF) {
-                    leaves.push(leaf_sum(Values, [leaf]));
-                }
-                add_leaves(&leaves)
-            };
-            *y = (sum[0] / count) as f32;
+            *y = (serial_sum(Values, [terms], &mut leaves) / count) as f32;
         }
     }
 }
