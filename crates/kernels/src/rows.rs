@@ -121,7 +121,8 @@ impl FibreMap<2> for LogSoftmaxBackward {
     }
 }
 
-/// The greatest value, NaN if there is one, a zero as +0: so no order of comparing shows in the result.
+/// The greatest value, a zero as +0: so no order of comparing shows in the result. NaN is left out; it comes
+/// back with the exponentials.
 #[inline(always)]
 fn greatest(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 32];
@@ -143,7 +144,7 @@ fn greatest(x: &[f32]) -> f32 {
 
 #[inline(always)]
 fn greater(best: f32, x: f32) -> f32 {
-    if (x > best) | x.is_nan() { x } else { best }
+    if x > best { x } else { best }
 }
 
 /// Applies `map` to every fibre of `[outer, len, inner]`, whole blocks `[len, inner]` to a thread.

@@ -72,6 +72,21 @@ fn kernels_equal_their_definitions() {
 }
 
 #[test]
+fn the_sum_of_a_long_fibre_is_a_tree_of_leaves() {
+    // With y = 0 the gradient is dy - Σ dy; the huge terms swallow whatever meets one of them alone.
+    for (leaves, huge, sum) in [(3, 0, 1.0), (4, 1, 0.0)] {
+        let mut dy = vec![0.0; leaves * 4096];
+        (dy[huge * 4096], dy[(huge + 1) * 4096]) = (3.0e38, -3.0e38);
+        dy[leaves * 4096 - 1] = 1.0;
+        for cpu in cpus() {
+            let mut dx = vec![f32::NAN; dy.len()];
+            rows::log_softmax_backward(&cpu, 1, dy.len(), 1, &vec![0.0; dy.len()], &dy, &mut dx);
+            assert_eq!(dx[1], -sum, "{leaves} leaves, {cpu:?}");
+        }
+    }
+}
+
+#[test]
 fn large_values_do_not_overflow_and_equal_ones_share() {
     let mut y = [0.0; 4];
     reference::softmax(1, 4, 1, &[3.0e38; 4], &mut y);

@@ -5,11 +5,12 @@
 use crate::math::{exp, log};
 use crate::sums::reference::sum;
 
-/// The greatest value along a fibre, NaN if there is one, a zero as +0.
+/// The greatest value along a fibre by strict `>`, a zero as +0. NaN is left out; it comes back with the
+/// exponentials.
 fn greatest(len: usize, x: impl Fn(usize) -> f32) -> f32 {
     let mut best = f32::NEG_INFINITY;
     for k in 0..len {
-        if x(k) > best || x(k).is_nan() {
+        if x(k) > best {
             best = x(k);
         }
     }
