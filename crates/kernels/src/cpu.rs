@@ -314,6 +314,33 @@ impl<'a, T> SharedMut<'a, T> {
         SharedMut { start: slice.as_mut_ptr(), len: slice.len(), exclusive: std::marker::PhantomData }
     }
 
+    /// Writes `values` to every `step`-th element from `start`.
+    ///
+    /// # Safety
+    /// No other thread touches these elements meanwhile.
+    ///
+    /// # Panics
+    /// When the last of them lies outside the slice.
+    #[inline]
+    pub(crate) unsafe fn write(&self, start: usize, step: usize, values: &[T])
+    where
+        T: Copy,
+    {
+        let Some(last) = values.len().checked_sub(1) else { return };
+        assert!(start + last * step < self.len, "writing outside the slice");
+        // SAFETY: inside the borrowed slice by the assertion, unaliased by the caller's promise.
+        unsafe {
+            let to = self.start.add(start);
+            if step == 1 {
+                std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
+            } else {
+                for (k, value) in values.iter().enumerate() {
+                    *to.add(k * step) = *value;
+                }
+            }
+        }
+    }
+
     /// The elements of `range`.
     ///
     /// # Safety

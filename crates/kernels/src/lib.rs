@@ -7,7 +7,9 @@
 //! Reading order: [`cpu`] (which instructions, how many threads), [`pool`] (who works on what),
 //! [`memory`] (where results go), then the kernels.
 
+pub mod conv;
 pub mod cpu;
+pub mod gemm;
 pub mod leaves;
 pub mod math;
 pub mod memory;
@@ -15,6 +17,7 @@ pub mod norm;
 pub mod optim;
 pub mod pool;
 pub mod pool2d;
+mod product;
 pub mod rows;
 pub mod sums;
 

@@ -1,0 +1,95 @@
+//! The speed of the convolutions of a ResNet, and its share of the measured peak: `conv_speed [THREADS [SIZE]]`,
+//! where SIZE is the side of the network's input (64, 224).
+
+use kinone_kernels::conv::{self, Conv};
+use kinone_kernels::gemm::{Extents, Matrix, multiply_matrices};
+use kinone_kernels::{Cpu, Isa};
+use std::time::Instant;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
+    let threads = arguments.next().unwrap_or(1);
+    let size = arguments.next().unwrap_or(224);
+    let Ok(cpu) = Isa::selected().and_then(|isa| Cpu::new(isa, threads)) else {
+        eprintln!("conv_speed: no such instruction set or number of threads");
+        std::process::exit(2);
+    };
+    let batch = 32;
+    let layer = |c: usize, o: usize, side: usize, kernel: usize, stride: usize| Conv {
+        n: batch,
+        c,
+        input: (side, side),
+        o,
+        kernel: (kernel, kernel),
+        stride: (stride, stride),
+        padding: (kernel / 2, kernel / 2),
+        dilation: (1, 1),
+        groups: 1,
+    };
+    let s = size / 4;
+    let layers = [
+        ("stem 7x7/2", layer(1, 64, size, 7, 2)),
+        ("layer1 3x3", layer(64, 64, s, 3, 1)),
+        ("layer2 3x3/2", layer(64, 128, s, 3, 2)),
+        ("layer2 1x1/2", layer(64, 128, s, 1, 2)),
+        ("layer2 3x3", layer(128, 128, s / 2, 3, 1)),
+        ("layer3 3x3/2", layer(128, 256, s / 2, 3, 2)),
+        ("layer3 3x3", layer(256, 256, s / 4, 3, 1)),
+        ("layer4 3x3/2", layer(256, 512, s / 4, 3, 2)),
+        ("layer4 3x3", layer(512, 512, s / 8, 3, 1)),
+        ("50: 1x1 up", layer(64, 256, s, 1, 1)),
+        ("50: 1x1 down", layer(256, 64, s, 1, 1)),
+        ("50: 1x1 up 4", layer(512, 2048, s / 8, 1, 1)),
+    ];
+    let peak = peak(&cpu);
+    println!(
+        "{} threads, {}, batch {batch}, peak {peak:.0} GFLOP/s (a product that stays in the cache)",
+        threads,
+        cpu.isa()
+    );
+    println!("{:<14} {:>20} {:>20} {:>20}", "GFLOP/s, share", "forward", "input gradient", "weight gradient");
+    for (name, conv) in layers {
+        let (oh, ow) = conv.output();
+        let work = 2.0 * (conv.n * conv.o * oh * ow * conv.c * conv.kernel.0 * conv.kernel.1) as f64;
+        let mut x = values(conv.n * conv.c * conv.input.0 * conv.input.1);
+        let mut w = values(conv.o * conv.c * conv.kernel.0 * conv.kernel.1);
+        let mut y = values(conv.n * conv.o * oh * ow);
+        let forward = fastest(work, || conv::forward(&cpu, &conv, &x, &w, &mut y));
+        let input = fastest(work, || conv::input_gradient(&cpu, &conv, &y, &w, &mut x));
+        let weight = fastest(work, || conv::weight_gradient(&cpu, &conv, &x, &y, &mut w));
+        let cell = |speed: f64| format!("{speed:>10.1} {:>7.0} %", 100.0 * speed / peak);
+        println!("{name:<14} {:>20} {:>20} {:>20}", cell(forward), cell(input), cell(weight));
+    }
+}
+
+fn values(len: usize) -> Vec<f32> {
+    (0..len).map(|k| ((k * 2_654_435_761) % 1009) as f32 / 1009.0 - 0.5).collect()
+}
+
+/// GFLOP/s of the fastest of several runs.
+fn fastest(work: f64, mut run: impl FnMut()) -> f64 {
+    let mut best = f64::INFINITY;
+    let mut spent = 0.0;
+    let mut runs = 0;
+    while runs < 3 || spent < 0.5 {
+        let start = Instant::now();
+        run();
+        let seconds = start.elapsed().as_secs_f64();
+        spent += seconds;
+        runs += 1;
+        if seconds < best {
+            best = seconds;
+        }
+    }
+    work / best / 1e9
+}
+
+fn peak(cpu: &Cpu) -> f64 {
+    let extents = Extents { m: 192, n: 192 * cpu.threads(), k: 256 };
+    let (a, b) = (values(extents.m * extents.k), values(extents.k * extents.n));
+    let mut c = values(extents.m * extents.n);
+    let work = 2.0 * (extents.m * extents.n * extents.k) as f64;
+    fastest(work, || {
+        multiply_matrices(cpu, extents, Matrix::new(&a, extents.k), Matrix::new(&b, extents.n), &mut c);
+    })
+}
