@@ -97,20 +97,82 @@ pub fn windows(
     Some(count)
 }
 
-/// `to[k] = from[k·stride]`; a borrow where nothing is to be gathered.
+/// Columns computed together. Rows are padded to a multiple of it, so that no loop has a rest.
+const WIDTH: usize = 16;
+
+/// The input rows of one row of windows, with `filler` for the taps outside the image, and cut by column modulo
+/// the stride: so the taps (p, q) of neighbouring outputs lie side by side.
+struct Rows {
+    stride: usize,
+    padding: usize,
+    outputs: usize,
+    /// The length of each of the `stride` parts of a row.
+    part: usize,
+    /// Where tap q of output 0 lies in a row.
+    taps: Vec<usize>,
+    rows: Vec<f32>,
+}
+
+impl Rows {
+    fn new(pool: &Pool, filler: f32) -> Rows {
+        let [stride, kernel, dilation] = [pool.stride[1], pool.kernel[1], pool.dilation[1]];
+        let outputs = pool.output[1].next_multiple_of(WIDTH);
+        let part = outputs + (kernel - 1) * dilation / stride;
+        let taps = (0..kernel).map(|q| q * dilation % stride * part + q * dilation / stride).collect();
+        Rows {
+            stride,
+            padding: pool.padding[1],
+            outputs,
+            part,
+            taps,
+            rows: vec![filler; pool.kernel[0] * stride * part],
+        }
+    }
+
+    /// Takes `x` as the row of the taps (p, ·). Every call writes the same places: the filler stays.
+    #[inline(always)]
+    fn set(&mut self, p: usize, x: &[f32]) {
+        let Rows { stride, padding, part, .. } = *self;
+        for (phase, to) in self.rows[p * stride * part..][..stride * part].chunks_exact_mut(part).enumerate()
+        {
+            let first = padding.saturating_sub(phase).div_ceil(stride);
+            let Some(from) = x.get(first * stride + phase - padding..) else { continue };
+            let count = from.len().div_ceil(stride).min(part.saturating_sub(first));
+            if count > 0 {
+                gather(from, stride, &mut to[first..first + count]);
+            }
+        }
+    }
+
+    /// The outputs of a row, padded.
+    #[inline(always)]
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// The taps (p, q) of all outputs of a row, padded.
+    #[inline(always)]
+    fn taps(&self, p: usize, q: usize) -> &[f32] {
+        &self.rows[p * self.stride * self.part + self.taps[q]..][..self.outputs]
+    }
+}
+
+/// `to[k] = from[k·stride]`, at least one.
 #[inline(always)]
-fn gather<'a>(from: &'a [f32], stride: usize, to: &'a mut [f32]) -> &'a [f32] {
+fn gather(from: &[f32], stride: usize, to: &mut [f32]) {
     match stride {
-        1 => return &from[..to.len()],
+        1 => {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = *from;
+            }
+        }
         2 => {
             // The last value may be the last of its row.
-            let (pairs, _) = from.as_chunks::<2>();
-            for (to, pair) in to.iter_mut().zip(pairs) {
+            let last = to.len() - 1;
+            for (to, pair) in to.iter_mut().zip(from.as_chunks::<2>().0) {
                 *to = pair[0];
             }
-            if let Some(last) = to.len().checked_sub(1) {
-                to[last] = from[2 * last];
-            }
+            to[last] = from[2 * last];
         }
         _ => {
             for (k, to) in to.iter_mut().enumerate() {
@@ -118,5 +180,4 @@ fn gather<'a>(from: &'a [f32], stride: usize, to: &'a mut [f32]) -> &'a [f32] {
             }
         }
     }
-    to
 }

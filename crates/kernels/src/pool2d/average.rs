@@ -1,6 +1,6 @@
 //! The mean of each window.
 
-use super::{GRAIN, Pool, gather};
+use super::{GRAIN, Pool, Rows};
 use crate::cpu::SharedMut;
 use crate::{Cpu, Task};
 
@@ -39,22 +39,19 @@ impl Task for Average<'_> {
         let pool = self.pool;
         let [oh, ow] = pool.output;
         let [h, w] = pool.input;
-        let mut scratch = vec![0.0; ow];
-        let mut sums = vec![0.0; ow];
+        // A sum is never -0, so the +0 of a tap outside leaves it as it is.
+        let mut taps = Rows::new(pool, 0.0);
+        let mut sums = vec![0.0; taps.outputs()];
         for (row, y) in self.y.chunks_exact_mut(ow).enumerate() {
             let i = row % oh;
             let x = &self.x[(self.first + row / oh) * h * w..][..h * w];
             sums.fill(0.0);
             for p in 0..pool.kernel[0] {
                 let Some(row) = pool.position(0, i, p) else { continue };
+                taps.set(p, &x[row * w..][..w]);
                 for q in 0..pool.kernel[1] {
-                    let columns = pool.inside(1, q);
-                    if let Some(start) = pool.position(1, columns.start, q) {
-                        let taps =
-                            gather(&x[row * w..][start..w], pool.stride[1], &mut scratch[..columns.len()]);
-                        for (sum, tap) in sums[columns].iter_mut().zip(taps) {
-                            *sum += f64::from(*tap);
-                        }
+                    for (sum, tap) in sums.iter_mut().zip(taps.taps(p, q)) {
+                        *sum += f64::from(*tap);
                     }
                 }
             }

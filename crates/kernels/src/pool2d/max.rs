@@ -1,8 +1,9 @@
 //! The greatest value of each window, and which tap it was.
 
-use super::{GRAIN, Pool, gather};
+use super::{GRAIN, Pool, Rows};
 use crate::cpu::SharedMut;
 use crate::{Cpu, Task};
+use std::ops::Range;
 
 /// Fills `y` and `winner`. Equals [`super::reference::max`].
 ///
@@ -37,58 +38,97 @@ impl Task for Max<'_> {
         let pool = self.pool;
         let [oh, ow] = pool.output;
         let size = pool.input[0] * pool.input[1];
-        let mut scratch = vec![0.0; ow];
-        let rows = self.y.chunks_exact_mut(ow).zip(self.winner.chunks_exact_mut(ow));
-        for (row, (y, winner)) in rows.enumerate() {
+        let mut rows = Rows::new(pool, f32::NEG_INFINITY);
+        let first = first_columns(pool);
+        let mut best = vec![0.0; 2 * rows.outputs()];
+        let outputs = self.y.chunks_exact_mut(ow).zip(self.winner.chunks_exact_mut(ow));
+        for (row, (y, winner)) in outputs.enumerate() {
             let x = &self.x[(self.first + row / oh) * size..][..size];
-            max_row(pool, x, row % oh, y, winner, &mut scratch);
+            max_row(pool, x, row % oh, &first, &mut rows, &mut best, y, winner);
         }
     }
 }
 
-/// One output row: tap after tap in scan order, each over all columns that have it.
+/// For each output column the first q inside the image; `kw` for none.
+fn first_columns(pool: &Pool) -> Vec<f32> {
+    let first = |j: usize| (0..pool.kernel[1]).find(|q| pool.position(1, j, *q).is_some());
+    (0..pool.output[1]).map(|j| first(j).unwrap_or(pool.kernel[1]) as f32).collect()
+}
+
+/// One output row. Taps outside are -∞ here and so never take the place of the first inside, which is the
+/// winner from the start. `best` is scratch: the greatest values and their taps, for columns padded to whole
+/// vectors.
 #[inline(always)]
-fn max_row(pool: &Pool, x: &[f32], i: usize, y: &mut [f32], winner: &mut [f32], scratch: &mut [f32]) {
+fn max_row(
+    pool: &Pool,
+    x: &[f32],
+    i: usize,
+    first: &[f32],
+    rows: &mut Rows,
+    best: &mut [f32],
+    y: &mut [f32],
+    winner: &mut [f32],
+) {
     let [kh, kw] = pool.kernel;
     let w = pool.input[1];
-    y.fill(f32::NEG_INFINITY);
-    winner.fill((kh * kw) as f32);
-    let mut first = true;
+    let (best, tap) = best.split_at_mut(best.len() / 2);
+    best.fill(f32::NEG_INFINITY);
+    tap.fill((kh * kw) as f32);
+    // The rows inside follow each other.
+    let mut inside = 0..0;
     for p in 0..kh {
-        let Some(row) = pool.position(0, i, p) else { continue };
-        let x = &x[row * w..][..w];
-        if first {
-            // The first tap inside is the candidate to beat: of all q the last one written here.
-            for q in (0..kw).rev() {
-                let columns = pool.inside(1, q);
-                if let Some(start) = pool.position(1, columns.start, q) {
-                    y[columns.clone()].copy_from_slice(gather(
-                        &x[start..],
-                        pool.stride[1],
-                        &mut scratch[..columns.len()],
-                    ));
-                    winner[columns].fill((p * kw + q) as f32);
-                }
-            }
+        if let Some(row) = pool.position(0, i, p) {
+            inside = if inside.is_empty() { p..p + 1 } else { inside.start..p + 1 };
+            rows.set(p, &x[row * w..][..w]);
         }
-        for q in usize::from(first)..kw {
-            let columns = pool.inside(1, q);
-            if let Some(start) = pool.position(1, columns.start, q) {
-                let taps = gather(&x[start..], pool.stride[1], &mut scratch[..columns.len()]);
-                contend(taps, (p * kw + q) as f32, &mut y[columns.clone()], &mut winner[columns]);
-            }
-        }
-        first = false;
     }
+    if !inside.is_empty() {
+        for (tap, first) in tap.iter_mut().zip(first) {
+            *tap = if *first < kw as f32 { (inside.start * kw) as f32 + first } else { (kh * kw) as f32 };
+        }
+    }
+    let mut taps = inside.start * kw..inside.end * kw;
+    while taps.len() > 4 {
+        contend::<9>(rows, kw, &mut taps, best, tap);
+    }
+    while !taps.is_empty() {
+        contend::<4>(rows, kw, &mut taps, best, tap);
+    }
+    y.copy_from_slice(&best[..y.len()]);
+    winner.copy_from_slice(&tap[..winner.len()]);
 }
 
-/// Where a tap is greater, or the first NaN, it takes the place of the best so far.
+/// The next `G` taps, which for most windows are all, so that the best so far stays in a register: where a tap is
+/// greater, or the first NaN, it takes its place. Where fewer are left the last is taken again, which changes
+/// nothing.
 #[inline(always)]
-fn contend(taps: &[f32], tap: f32, best: &mut [f32], winner: &mut [f32]) {
-    for ((x, best), winner) in taps.iter().zip(best).zip(winner) {
-        let wins = (*x > *best) | (x.is_nan() & !best.is_nan());
-        *best = if wins { *x } else { *best };
-        *winner = if wins { tap } else { *winner };
+fn contend<const G: usize>(
+    rows: &Rows,
+    kw: usize,
+    taps: &mut Range<usize>,
+    best: &mut [f32],
+    tap: &mut [f32],
+) {
+    let len = best.len();
+    let tap = &mut tap[..len];
+    let mut x: [&[f32]; G] = [&[]; G];
+    let mut index = [0.0; G];
+    for g in 0..G {
+        let at = if taps.start + g < taps.end { taps.start + g } else { taps.end - 1 };
+        x[g] = &rows.taps(at / kw, at % kw)[..len];
+        index[g] = at as f32;
+    }
+    taps.start = taps.end.min(taps.start + G);
+    for j in 0..len {
+        let (mut best_j, mut tap_j) = (best[j], tap[j]);
+        for g in 0..G {
+            let x = x[g][j];
+            let wins = (x > best_j) | (x.is_nan() & !best_j.is_nan());
+            best_j = if wins { x } else { best_j };
+            tap_j = if wins { index[g] } else { tap_j };
+        }
+        best[j] = best_j;
+        tap[j] = tap_j;
     }
 }
 
