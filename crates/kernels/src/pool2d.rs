@@ -110,6 +110,8 @@ struct Rows {
     part: usize,
     /// Where tap q of output 0 lies in a row.
     taps: Vec<usize>,
+    /// Which rows are here: row r of all planes is kept in slot `r % held.len()`.
+    held: Vec<Option<usize>>,
     rows: Vec<f32>,
 }
 
@@ -119,28 +121,15 @@ impl Rows {
         let outputs = pool.output[1].next_multiple_of(WIDTH);
         let part = outputs + (kernel - 1) * dilation / stride;
         let taps = (0..kernel).map(|q| q * dilation % stride * part + q * dilation / stride).collect();
+        let slots = (pool.kernel[0] - 1) * pool.dilation[0] + 1;
         Rows {
             stride,
             padding: pool.padding[1],
             outputs,
             part,
             taps,
-            rows: vec![filler; pool.kernel[0] * stride * part],
-        }
-    }
-
-    /// Takes `x` as the row of the taps (p, ·). Every call writes the same places: the filler stays.
-    #[inline(always)]
-    fn set(&mut self, p: usize, x: &[f32]) {
-        let Rows { stride, padding, part, .. } = *self;
-        for (phase, to) in self.rows[p * stride * part..][..stride * part].chunks_exact_mut(part).enumerate()
-        {
-            let first = padding.saturating_sub(phase).div_ceil(stride);
-            let Some(from) = x.get(first * stride + phase - padding..) else { continue };
-            let count = from.len().div_ceil(stride).min(part.saturating_sub(first));
-            if count > 0 {
-                gather(from, stride, &mut to[first..first + count]);
-            }
+            held: vec![None; slots],
+            rows: vec![filler; slots * stride * part],
         }
     }
 
@@ -150,34 +139,72 @@ impl Rows {
         self.outputs
     }
 
-    /// The taps (p, q) of all outputs of a row, padded.
+    /// Takes `x` as row `row` of all planes. Every call writes the same columns: the filler stays.
     #[inline(always)]
-    fn taps(&self, p: usize, q: usize) -> &[f32] {
-        &self.rows[p * self.stride * self.part + self.taps[q]..][..self.outputs]
+    fn set(&mut self, row: usize, x: &[f32]) {
+        let Rows { stride, padding, part, .. } = *self;
+        let slot = row % self.held.len();
+        if self.held[slot] == Some(row) {
+            return;
+        }
+        self.held[slot] = Some(row);
+        let to = &mut self.rows[slot * stride * part..][..stride * part];
+        match stride {
+            1 => {
+                let to = to.get_mut(padding..).unwrap_or_default();
+                for (to, x) in to.iter_mut().zip(x) {
+                    *to = *x;
+                }
+            }
+            2 => {
+                let (even, odd) = to.split_at_mut(part);
+                set_halves(x, padding, even, odd);
+            }
+            _ => {
+                for (phase, to) in to.chunks_exact_mut(part).enumerate() {
+                    let first = padding.saturating_sub(phase).div_ceil(stride);
+                    let from = x.iter().skip(first * stride + phase - padding).step_by(stride);
+                    for (to, x) in to.iter_mut().skip(first).zip(from) {
+                        *to = *x;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where the taps (·, q) of a row of windows lie in row `row` of all planes.
+    #[inline(always)]
+    fn place(&self, row: usize, q: usize) -> usize {
+        row % self.held.len() * self.stride * self.part + self.taps[q]
+    }
+
+    /// The taps at a place, for all outputs of a row, padded.
+    #[inline(always)]
+    fn at(&self, place: usize) -> &[f32] {
+        &self.rows[place..][..self.outputs]
     }
 }
 
-/// `to[k] = from[k·stride]`, at least one.
+/// `x[k]` to `even` or `odd` at `(k + padding) / 2`, as far as they reach; both have one length.
 #[inline(always)]
-fn gather(from: &[f32], stride: usize, to: &mut [f32]) {
-    match stride {
-        1 => {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = *from;
-            }
-        }
-        2 => {
-            // The last value may be the last of its row.
-            let last = to.len() - 1;
-            for (to, pair) in to.iter_mut().zip(from.as_chunks::<2>().0) {
-                *to = pair[0];
-            }
-            to[last] = from[2 * last];
-        }
-        _ => {
-            for (k, to) in to.iter_mut().enumerate() {
-                *to = from[k * stride];
-            }
-        }
+fn set_halves(x: &[f32], padding: usize, even: &mut [f32], odd: &mut [f32]) {
+    let mut first = padding / 2;
+    let mut x = x;
+    if padding % 2 == 1
+        && first < odd.len()
+        && let Some((head, rest)) = x.split_first()
+    {
+        odd[first] = *head;
+        (first, x) = (first + 1, rest);
+    }
+    let (pairs, last) = x.as_chunks::<2>();
+    let even = even.get_mut(first..).unwrap_or_default();
+    let odd = odd.get_mut(first..).unwrap_or_default();
+    for ((even, odd), [left, right]) in even.iter_mut().zip(odd).zip(pairs) {
+        *even = *left;
+        *odd = *right;
+    }
+    if let (Some(even), Some(last)) = (even.get_mut(pairs.len()), last.first()) {
+        *even = *last;
     }
 }

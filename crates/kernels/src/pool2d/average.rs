@@ -44,13 +44,14 @@ impl Task for Average<'_> {
         let mut sums = vec![0.0; taps.outputs()];
         for (row, y) in self.y.chunks_exact_mut(ow).enumerate() {
             let i = row % oh;
-            let x = &self.x[(self.first + row / oh) * h * w..][..h * w];
+            let top = (self.first + row / oh) * h;
             sums.fill(0.0);
             for p in 0..pool.kernel[0] {
                 let Some(row) = pool.position(0, i, p) else { continue };
-                taps.set(p, &x[row * w..][..w]);
+                let row = top + row;
+                taps.set(row, &self.x[row * w..][..w]);
                 for q in 0..pool.kernel[1] {
-                    for (sum, tap) in sums.iter_mut().zip(taps.taps(p, q)) {
+                    for (sum, tap) in sums.iter_mut().zip(taps.at(taps.place(row, q))) {
                         *sum += f64::from(*tap);
                     }
                 }

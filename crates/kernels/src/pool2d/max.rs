@@ -3,7 +3,6 @@
 use super::{GRAIN, Pool, Rows};
 use crate::cpu::SharedMut;
 use crate::{Cpu, Task};
-use std::ops::Range;
 
 /// Fills `y` and `winner`. Equals [`super::reference::max`].
 ///
@@ -37,14 +36,24 @@ impl Task for Max<'_> {
     fn run(self) {
         let pool = self.pool;
         let [oh, ow] = pool.output;
-        let size = pool.input[0] * pool.input[1];
         let mut rows = Rows::new(pool, f32::NEG_INFINITY);
         let first = first_columns(pool);
         let mut best = vec![0.0; 2 * rows.outputs()];
+        let mut taps = Vec::new();
         let outputs = self.y.chunks_exact_mut(ow).zip(self.winner.chunks_exact_mut(ow));
         for (row, (y, winner)) in outputs.enumerate() {
-            let x = &self.x[(self.first + row / oh) * size..][..size];
-            max_row(pool, x, row % oh, &first, &mut rows, &mut best, y, winner);
+            max_row(
+                pool,
+                self.x,
+                self.first + row / oh,
+                row % oh,
+                &first,
+                &mut rows,
+                &mut best,
+                &mut taps,
+                y,
+                winner,
+            );
         }
     }
 }
@@ -56,16 +65,18 @@ fn first_columns(pool: &Pool) -> Vec<f32> {
 }
 
 /// One output row. Taps outside are -∞ here and so never take the place of the first inside, which is the
-/// winner from the start. `best` is scratch: the greatest values and their taps, for columns padded to whole
-/// vectors.
+/// winner from the start. `best` and `taps` are scratch: the greatest values and their taps, for columns
+/// padded to whole vectors, and the taps inside, each with its place in `rows`.
 #[inline(always)]
 fn max_row(
     pool: &Pool,
     x: &[f32],
+    plane: usize,
     i: usize,
     first: &[f32],
     rows: &mut Rows,
     best: &mut [f32],
+    taps: &mut Vec<(usize, f32)>,
     y: &mut [f32],
     winner: &mut [f32],
 ) {
@@ -74,56 +85,51 @@ fn max_row(
     let (best, tap) = best.split_at_mut(best.len() / 2);
     best.fill(f32::NEG_INFINITY);
     tap.fill((kh * kw) as f32);
-    // The rows inside follow each other.
-    let mut inside = 0..0;
+    taps.clear();
     for p in 0..kh {
-        if let Some(row) = pool.position(0, i, p) {
-            inside = if inside.is_empty() { p..p + 1 } else { inside.start..p + 1 };
-            rows.set(p, &x[row * w..][..w]);
+        let Some(row) = pool.position(0, i, p) else { continue };
+        let row = plane * pool.input[0] + row;
+        rows.set(row, &x[row * w..][..w]);
+        if taps.is_empty() {
+            for (tap, first) in tap.iter_mut().zip(first) {
+                *tap = if *first < kw as f32 { (p * kw) as f32 + first } else { (kh * kw) as f32 };
+            }
         }
+        taps.extend((0..kw).map(|q| (rows.place(row, q), (p * kw + q) as f32)));
     }
-    if !inside.is_empty() {
-        for (tap, first) in tap.iter_mut().zip(first) {
-            *tap = if *first < kw as f32 { (inside.start * kw) as f32 + first } else { (kh * kw) as f32 };
-        }
+    let mut left = &taps[..];
+    while left.len() > 4 {
+        let (group, rest) = left.split_at(left.len().min(9));
+        contend::<9>(rows, group, best, tap);
+        left = rest;
     }
-    let mut taps = inside.start * kw..inside.end * kw;
-    while taps.len() > 4 {
-        contend::<9>(rows, kw, &mut taps, best, tap);
-    }
-    while !taps.is_empty() {
-        contend::<4>(rows, kw, &mut taps, best, tap);
+    if !left.is_empty() {
+        contend::<4>(rows, left, best, tap);
     }
     y.copy_from_slice(&best[..y.len()]);
     winner.copy_from_slice(&tap[..winner.len()]);
 }
 
-/// The next `G` taps, which for most windows are all, so that the best so far stays in a register: where a tap is
-/// greater, or the first NaN, it takes its place. Where fewer are left the last is taken again, which changes
+/// At most `G` taps, which for most windows are all, so that the best so far stays in a register: where a tap is
+/// greater, or the first NaN, it takes its place. Where there are fewer the last is taken again, which changes
 /// nothing.
 #[inline(always)]
-fn contend<const G: usize>(
-    rows: &Rows,
-    kw: usize,
-    taps: &mut Range<usize>,
-    best: &mut [f32],
-    tap: &mut [f32],
-) {
+fn contend<const G: usize>(rows: &Rows, taps: &[(usize, f32)], best: &mut [f32], tap: &mut [f32]) {
     let len = best.len();
     let tap = &mut tap[..len];
     let mut x: [&[f32]; G] = [&[]; G];
     let mut index = [0.0; G];
     for g in 0..G {
-        let at = if taps.start + g < taps.end { taps.start + g } else { taps.end - 1 };
-        x[g] = &rows.taps(at / kw, at % kw)[..len];
-        index[g] = at as f32;
+        let (place, this) = taps[if g < taps.len() { g } else { taps.len() - 1 }];
+        x[g] = &rows.at(place)[..len];
+        index[g] = this;
     }
-    taps.start = taps.end.min(taps.start + G);
     for j in 0..len {
         let (mut best_j, mut tap_j) = (best[j], tap[j]);
         for g in 0..G {
             let x = x[g][j];
-            let wins = (x > best_j) | (x.is_nan() & !best_j.is_nan());
+            #[allow(clippy::neg_cmp_op_on_partial_ord, reason = "true of NaN, which is to win")]
+            let wins = !(x <= best_j) & !best_j.is_nan();
             best_j = if wins { x } else { best_j };
             tap_j = if wins { index[g] } else { tap_j };
         }
