@@ -16,3 +16,4 @@ pub mod rng;
 pub mod rounded;
 pub mod shape;
 pub mod tensor;
+pub mod window;

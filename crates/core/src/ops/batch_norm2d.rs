@@ -1,0 +1,212 @@
+//! `batch_norm2d`: batch normalization in training (Ioffe and Szegedy, ICML 2015, algorithm 1).
+
+use crate::array::Array;
+use crate::case::{Case, Input};
+use crate::onnx::{Fragment, Unsupported, Value};
+use crate::operator::{Doc, Operator, Output, Saved, Saves, Shapes, Slot, View};
+use crate::real::Real;
+use crate::reduce::batch_sum;
+use crate::shape::{Shape, ShapeError};
+use crate::tensor::{Tensor, apply_with_auxiliaries};
+use crate::window::{arity, images};
+use kinone_kernels::Cpu;
+use kinone_kernels::norm::{self, Channels, Gradients};
+use kinone_kernels::sums::Images;
+use std::sync::Arc;
+
+/// Normalization by the statistics of the batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchNorm2d {
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// What a batch normalization saw, one number a channel.
+#[derive(Clone, Debug)]
+pub struct BatchStatistics {
+    /// The mean.
+    pub mean: Arc<Array>,
+    /// The variance, divided by the number of values (biased).
+    pub var: Arc<Array>,
+}
+
+impl Tensor {
+    /// Images `self [n, c, h, w]` normalised by the statistics of the batch, times `gamma [c]`, plus
+    /// `beta [c]`; and the statistics.
+    ///
+    /// # Errors
+    /// The extents do not fit.
+    pub fn batch_norm2d(
+        &self,
+        gamma: &Tensor,
+        beta: &Tensor,
+        eps: f32,
+    ) -> Result<(Tensor, BatchStatistics), ShapeError> {
+        let (y, auxiliaries) = apply_with_auxiliaries(BatchNorm2d { eps }, &[self, gamma, beta])?;
+        let statistics =
+            BatchStatistics { mean: Arc::clone(&auxiliaries[0]), var: Arc::clone(&auxiliaries[1]) };
+        Ok((y, statistics))
+    }
+}
+
+/// Checks images and vectors of one number a channel.
+pub(crate) fn channel_shapes(name: &'static str, x: &[&Shape]) -> Result<Images, ShapeError> {
+    let [n, c, h, w] = images(name, x[0])?;
+    match x[1..].iter().find(|vector| ****vector != [c]) {
+        Some(vector) => {
+            Err(ShapeError::new(name, format!("images {} need vectors [{c}], not {vector}", x[0])))
+        }
+        None => Ok(Images { n, c, h, w }),
+    }
+}
+
+pub(crate) fn known_images(shape: &Shape) -> Images {
+    Images { n: shape[0], c: shape[1], h: shape[2], w: shape[3] }
+}
+
+/// The flat index of a position of a channel of an image.
+pub(crate) fn at(shape: Images, n: usize, c: usize, position: usize) -> usize {
+    (n * shape.c + c) * shape.plane() + position
+}
+
+/// `1/√(var + ε)`, computed in f64 and rounded once.
+pub(crate) fn inverse_deviation<F: Real>(var: F, eps: f32) -> F {
+    F::narrow(F::Wide::one() / (var.wide() + F::Wide::of(f64::from(eps))).sqrt())
+}
+
+/// `y = fma(x, γ·invstd, fma(−mean, γ·invstd, β))` in one channel.
+pub(crate) fn affine<F: Real>(
+    shape: Images,
+    c: usize,
+    x: &[F],
+    [mean, invstd, gamma, beta]: [F; 4],
+    y: &mut [F],
+) {
+    let scale = gamma * invstd;
+    let shift = (-mean).fma(scale, beta);
+    for n in 0..shape.n {
+        for position in 0..shape.plane() {
+            let k = at(shape, n, c, position);
+            y[k] = x[k].fma(scale, shift);
+        }
+    }
+}
+
+/// `Σ dy` and `Σ dy·(x − mean)` over a channel, in f64 by the leaves of the batch.
+pub(crate) fn sums<F: Real>(shape: Images, c: usize, x: &[F], dy: &[F], mean: F) -> (F::Wide, F::Wide) {
+    let Images { n, h, w, .. } = shape;
+    let s1 = batch_sum(n, h, w, |n, position| dy[at(shape, n, c, position)].wide());
+    let s2 = batch_sum(n, h, w, |n, position| {
+        let k = at(shape, n, c, position);
+        dy[k].wide() * (x[k].wide() - mean.wide())
+    });
+    (s1, s2)
+}
+
+impl Operator for BatchNorm2d {
+    const DOC: Doc = Doc {
+        name: "batch_norm2d",
+        summary: "Batch normalization by the statistics of the batch.",
+        formula: r"\mu_c = \tfrac1m \sum x, \quad \sigma_c^2 = \tfrac1m \sum x^2 - \mu_c^2, \quad
+            y = \gamma_c \frac{x - \mu_c}{\sqrt{\sigma_c^2 + \varepsilon}} + \beta_c, \quad m = nhw",
+        gradient: r"\bar\beta_c = \sum \bar y, \quad \bar\gamma_c = r \sum \bar y (x-\mu_c), \quad
+            \bar x = \gamma_c r \bigl(\bar y - \tfrac1m \sum \bar y
+            - (x-\mu_c) \tfrac{r^2}{m} \sum \bar y (x-\mu_c)\bigr), \quad r = 1/\sqrt{\sigma_c^2+\varepsilon}",
+        shapes: "x [n, c, h, w], gamma [c], beta [c]; y like x, auxiliaries mean, var, 1/deviation [c]",
+        conventions: "Sums in f64 by the leaves of the batch; mean, variance and 1/deviation are rounded once \
+            each; a negative variance is 0. y = fma(x, s, fma(-mean, s, beta)) with s = gamma/deviation.",
+    };
+    const SAVES: Saves = Saves::inputs(&[0, 1]).and_auxiliaries();
+
+    fn shape(&self, x: &[&Shape]) -> Result<Shapes, ShapeError> {
+        arity(Self::DOC.name, &[3], x.len())?;
+        let Images { c, .. } = channel_shapes(Self::DOC.name, x)?;
+        Ok(Shapes { value: x[0].clone(), auxiliaries: vec![Shape::from([c]); 3] })
+    }
+
+    fn forward<F: Real>(&self, x: &[View<F>], y: &mut Output<F>) {
+        let shape = known_images(y.shape);
+        let [mean, var, invstd] = &mut y.auxiliaries[..] else { unreachable!("three auxiliaries") };
+        let m = F::Wide::of((shape.n * shape.plane()) as f64);
+        let data = x[0].data();
+        for c in 0..shape.c {
+            let value = |n: usize, position: usize| data[at(shape, n, c, position)].wide();
+            let s = batch_sum(shape.n, shape.h, shape.w, value);
+            let q =
+                batch_sum(shape.n, shape.h, shape.w, |n, position| value(n, position) * value(n, position));
+            let centre = s / m;
+            let spread = q / m - centre * centre;
+            mean[c] = F::narrow(centre);
+            var[c] = F::narrow(if F::Wide::zero() > spread { F::Wide::zero() } else { spread });
+            invstd[c] = inverse_deviation(var[c], self.eps);
+            affine(shape, c, data, [mean[c], invstd[c], x[1][c], x[2][c]], y.value);
+        }
+    }
+
+    fn vjp<F: Real>(&self, saved: &Saved<F>, dy: View<F>, dx: &mut [Slot<F>]) {
+        let (x, gamma) = (saved.input(0).data(), saved.input(1));
+        let (mean, invstd) = (saved.auxiliary(0), saved.auxiliary(2));
+        let shape = known_images(dy.shape());
+        let m = F::Wide::of((shape.n * shape.plane()) as f64);
+        let [dx, dgamma, dbeta] = dx else { unreachable!("three inputs") };
+        for c in 0..shape.c {
+            let (s1, s2) = sums(shape, c, x, dy.data(), mean[c]);
+            let r = invstd[c].wide();
+            if let Some(dgamma) = dgamma {
+                dgamma[c] = F::narrow(s2 * r);
+            }
+            if let Some(dbeta) = dbeta {
+                dbeta[c] = F::narrow(s1);
+            }
+            let Some(dx) = dx else { continue };
+            let (k1, k2) = (F::narrow(s1 / m), F::narrow(s2 * r * r / m));
+            let scale = gamma[c] * invstd[c];
+            for n in 0..shape.n {
+                for position in 0..shape.plane() {
+                    let k = at(shape, n, c, position);
+                    dx[k] = scale * (-(x[k] - mean[c])).fma(k2, dy[k] - k1);
+                }
+            }
+        }
+    }
+
+    fn forward_fast(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>) {
+        let shape = known_images(y.shape);
+        let [mean, var, invstd] = &mut y.auxiliaries[..] else { unreachable!("three auxiliaries") };
+        let (gamma, beta) = (x[1].data(), x[2].data());
+        norm::train_forward(cpu, shape, x[0].data(), gamma, beta, self.eps, y.value, mean, var, invstd);
+    }
+
+    fn vjp_fast(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
+        let channels = Channels {
+            mean: saved.auxiliary(0).data(),
+            invstd: saved.auxiliary(2).data(),
+            gamma: saved.input(1).data(),
+        };
+        let [dx, dgamma, dbeta] = dx else { unreachable!("three inputs") };
+        let gradients =
+            Gradients { dx: dx.as_deref_mut(), dgamma: dgamma.as_deref_mut(), dbeta: dbeta.as_deref_mut() };
+        let shape = known_images(dy.shape());
+        norm::train_backward(cpu, shape, saved.input(0).data(), dy.data(), channels, gradients);
+    }
+
+    fn onnx(&self, _graph: &mut Fragment, _x: &[Value]) -> Result<String, Unsupported> {
+        let reason = "a model is exported as it evaluates, with running statistics (batch_norm2d_eval); the \
+                      statistics of a batch are for training";
+        Err(Unsupported(reason.to_owned()))
+    }
+
+    fn cases() -> Vec<Case<Self>> {
+        let case = |name, x: [usize; 4]| {
+            let vector = || Input::real([x[1]]);
+            Case::new(name, BatchNorm2d { eps: 1e-5 }, [Input::real(x), vector(), vector()])
+        };
+        vec![
+            case("a small batch", [3, 2, 3, 2]),
+            case("one pixel an image", [6, 3, 1, 1]),
+            case("one image", [1, 2, 3, 4]),
+            case("several leaves", [9, 5, 34, 33]).bits_only(),
+            case("large images", [2, 3, 67, 66]).bits_only(),
+        ]
+    }
+}
