@@ -1,6 +1,6 @@
 //! `x^p`.
 
-use super::exponential::{LN_2_HIGH, LN_2_LOW, LOG2_E, expm1_reduced, wide_log};
+use super::exponential::{LN_2_HIGH, LN_2_LOW, LOG2_E, expm1_reduced, positive_log, settle};
 use super::{ROUND, power_of_two};
 
 /// `x^p` with the special cases of IEEE 754 `pow`: 1 for `p = 0` or `x = 1`, NaN for `x < 0` unless `p` is an
@@ -13,23 +13,19 @@ pub fn pow(x: f32, p: f32) -> f32 {
     let y = positive_pow(a, power) as f32;
     let y = if a == 1.0 || power == 0.0 { 1.0 } else { y };
     let y = if (x.is_nan() && power != 0.0) || (p.is_nan() && wide != 1.0) { f32::NAN } else { y };
-    // An integer is odd when its half is none. Every f32 from 2^24 on is even.
+    // An integer is odd when its half is none; every f32 from 2^24 on is even.
     let q = power.abs();
     let q = if q < 16_777_216.0 { q } else { 0.0 };
     let whole = q + ROUND - ROUND == q;
     let odd = whole && 0.5 * q + ROUND - ROUND != 0.5 * q;
-    let y = if wide < 0.0 && !whole {
-        if a < f64::INFINITY && p.abs() < f32::INFINITY { f32::NAN } else { y }
-    } else {
-        y
-    };
+    let y = if wide < 0.0 && a < f64::INFINITY && !whole { f32::NAN } else { y };
     if x.is_sign_negative() && odd { -y } else { y }
 }
 
 /// `a^p` for `a >= 0`, except where `a` or `p` is NaN, `a = 1` or `p = 0`.
 #[inline(always)]
-fn positive_pow(a: f64, p: f64) -> f64 {
-    let (high, low) = wide_log(a);
+pub(super) fn positive_pow(a: f64, p: f64) -> f64 {
+    let (high, low) = positive_log(a);
     // The product of the power and the log as a sum of two; beyond ±400 its rest does not matter.
     let product = p * high;
     let rest = high.mul_add(p, -product);
@@ -37,8 +33,7 @@ fn positive_pow(a: f64, p: f64) -> f64 {
     let zero_or_infinite = a == 0.0 || a == f64::INFINITY;
     let toward = if a == 0.0 { -p } else { p };
     let product = if zero_or_infinite { toward * f64::INFINITY } else { product };
-    let settled = if product > 400.0 { 400.0 } else { product };
-    let settled = if settled < -400.0 { -400.0 } else { settled };
+    let settled = settle(product);
     let rest = if settled == product { rest } else { 0.0 };
     let shifted = settled.mul_add(LOG2_E, ROUND);
     let n = shifted - ROUND;
@@ -48,7 +43,7 @@ fn positive_pow(a: f64, p: f64) -> f64 {
     snap(scale.mul_add(expm1_reduced(r), scale))
 }
 
-/// `y`, or the number of 25 bits that is at most 8 units in the last place away.
+/// `y`, or the number of 25 bits that is at most 2 units in the last place away.
 ///
 /// Where `x^p` lies exactly between two f32 it has 25 bits; without this the error of `y` would decide how it
 /// is rounded.
@@ -56,5 +51,5 @@ fn positive_pow(a: f64, p: f64) -> f64 {
 fn snap(y: f64) -> f64 {
     let bits = y.to_bits();
     let near = bits.wrapping_add(1 << 27) & !((1 << 28) - 1);
-    if near.wrapping_sub(bits).wrapping_add(8) <= 16 { f64::from_bits(near) } else { y }
+    if near.wrapping_sub(bits).wrapping_add(2) <= 4 { f64::from_bits(near) } else { y }
 }

@@ -1,0 +1,73 @@
+//! The f64 values before they are rounded to f32, where an error of a constant shows that an f32 hides.
+
+use super::exponential::{wide_erf, wide_exp, wide_log, wide_sigmoid, wide_softplus, wide_tanh};
+use super::power::positive_pow;
+use super::trigonometric::wide_sin;
+
+/// Units in the last place of f64: 4 for Kinone, 3 for the oracle (made of at most three functions of `libm`, each
+/// good to 1).
+const ULPS: u64 = 7;
+
+fn compare(name: &str, of: fn(f64) -> f64, oracle: fn(f64) -> f64, low: f64, high: f64) {
+    let steps = 30_000;
+    for step in 0..=steps {
+        // Taken to f32 and back: the only arguments there are.
+        let x = f64::from((low + (high - low) * (f64::from(step) / f64::from(steps))) as f32);
+        let (y, expected) = (of(x), oracle(x));
+        assert!(
+            y.to_bits().abs_diff(expected.to_bits()) <= ULPS,
+            "{name}({x:e}) = {y:e}, oracle {expected:e}"
+        );
+    }
+}
+
+#[test]
+fn wide_values_are_good_to_a_few_units_of_f64() {
+    compare("exp", wide_exp, libm::exp, -104.0, 89.0);
+    compare("exp", wide_exp, libm::exp, -0.4, 0.4);
+    compare("log", wide_log, libm::log, 1.0e-3, 2.0);
+    compare("log", wide_log, libm::log, 2.0, 1.0e4);
+    compare("tanh", wide_tanh, libm::tanh, -20.0, 20.0);
+    compare("tanh", wide_tanh, libm::tanh, -0.5, 0.5);
+    let sigmoid = |x: f64| 1.0 / (1.0 + libm::exp(-x));
+    compare("sigmoid", wide_sigmoid, sigmoid, -104.0, 20.0);
+    compare("sigmoid", wide_sigmoid, sigmoid, -1.0, 1.0);
+    let softplus = |x: f64| if x > 0.0 { x } else { 0.0 } + libm::log1p(libm::exp(-x.abs()));
+    compare("softplus", wide_softplus, softplus, -104.0, 20.0);
+    compare("softplus", wide_softplus, softplus, -2.0, 2.0);
+    compare("erf", wide_erf, libm::erf, -3.92, 3.92);
+    compare("erf", wide_erf, libm::erf, -1.0e-3, 1.0e-3);
+    compare("sin", |x| wide_sin(x as f32, 0), libm::sin, -1.5, 1.5);
+    compare("cos", |x| wide_sin(x as f32, 1), libm::cos, -1.5, 1.5);
+}
+
+/// Near a multiple of π/2 the error of the reduction stays while the value vanishes; here it is judged against 1.
+#[test]
+fn the_reduction_by_two_over_pi_is_good_for_every_power_of_two() {
+    for exponent in -20i32..128 {
+        for mantissa in 0..200u32 {
+            let bits = ((exponent + 127) as u32) << 23 | mantissa.wrapping_mul(0x9e37_79b9) >> 9;
+            let x = f32::from_bits(bits);
+            for (quarters, oracle) in [(0, libm::sin as fn(f64) -> f64), (1, libm::cos)] {
+                let error = wide_sin(x, quarters) - oracle(f64::from(x));
+                assert!(error.abs() <= ULPS as f64 * 0.5 * f64::EPSILON, "{x:e}, {quarters}: {error:e}");
+            }
+        }
+    }
+}
+
+/// The log is good to 2^-55 of itself and `|p·log x| < 104`, which makes 2^-48.3; the oracle and the exponential add
+/// less than 2^-51.
+#[test]
+fn powers_are_good_to_47_bits() {
+    for p in [-7.25, -1.0, -0.3, 1.0e-3, 0.25, 0.5, 1.5, 2.0, 3.0, 13.7, 60.5] {
+        for step in 1..5000 {
+            let x = f64::from((f64::from(step) * 7.3e-4) as f32);
+            let (y, expected) = (positive_pow(x, p), libm::pow(x, p));
+            if (1.0e-45..3.5e38).contains(&expected) {
+                let error = (y - expected).abs() / expected;
+                assert!(error <= 1.0 / (1u64 << 48) as f64, "{x:e}^{p} = {y:e}, oracle {expected:e}");
+            }
+        }
+    }
+}
