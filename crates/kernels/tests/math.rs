@@ -1,0 +1,123 @@
+//! The functions of one argument: nearest to the oracle, the same on every instruction set, pinned.
+
+mod common;
+mod math_oracle;
+
+use common::{Odd, cpus};
+use kinone_kernels::math::{canonical_bits, cos, erf, exp, log, sigmoid, sin, softplus, tanh};
+use math_oracle::{CASES, Hash, MARGIN, Verdict, judge, ulps};
+
+/// Every sign and exponent, each with the first, last and middle mantissas and some that are spread evenly.
+fn sample() -> Vec<f32> {
+    let spread = (0..123u32).map(|i| i.wrapping_mul(0x9e37_79b9) >> 9);
+    let mantissas: Vec<u32> = [0, 1, 2, 0x3f_ffff, 0x40_0000, 0x7f_ffff].into_iter().chain(spread).collect();
+    (0..512u32).flat_map(|high| mantissas.iter().map(move |low| f32::from_bits(high << 23 | low))).collect()
+}
+
+#[test]
+fn results_are_the_nearest_f32() {
+    for case in &CASES {
+        let (mut undecided, mut worst) = (0, 0.0);
+        for x in sample() {
+            let (y, oracle) = ((case.scalar)(x), (case.oracle)(f64::from(x)));
+            match judge(y, oracle, MARGIN) {
+                Verdict::Right => {}
+                Verdict::Undecided => undecided += 1,
+                Verdict::Wrong => panic!("{}({x:e}) = {y:e}, oracle {oracle:e}", case.name),
+            }
+            let distance = ulps(y, oracle);
+            worst = if distance > worst { distance } else { worst };
+        }
+        println!("{}: worst {worst:.6} ulp, {undecided} undecided", case.name);
+        assert!(worst <= 1.0, "{}: {worst} ulp", case.name);
+    }
+}
+
+#[test]
+fn loops_give_the_bits_of_the_call_on_every_instruction_set() {
+    let sample = sample();
+    for case in &CASES {
+        let expected: Vec<u32> = sample.iter().map(|x| canonical_bits((case.scalar)(*x))).collect();
+        for cpu in cpus().iter().filter(|cpu| cpu.threads() == 1) {
+            // A length that leaves a rest in vectors of 16.
+            let len = sample.len() - 5;
+            let mut y = Odd::poisoned(len);
+            (case.vector)(cpu, &sample[..len], y.get_mut());
+            for ((x, y), expected) in sample.iter().zip(y.get_mut()).zip(&expected) {
+                assert_eq!(canonical_bits(*y), *expected, "{}({x:e}) on {}", case.name, cpu.isa());
+            }
+        }
+    }
+}
+
+#[test]
+fn results_on_the_sample_are_pinned() {
+    let hashes = CASES.map(|case| {
+        let results: Vec<f32> = sample().into_iter().map(case.scalar).collect();
+        (case.name, format!("{:#018x}", Hash::of(&results).0))
+    });
+    assert_eq!(hashes, CASES.map(|case| (case.name, format!("{:#018x}", case.sample_hash))));
+}
+
+#[test]
+fn neighbours_are_in_order_where_the_function_grows() {
+    for case in CASES.iter().filter(|case| case.monotone) {
+        for start in sample().into_iter().filter(|x| x.is_finite()) {
+            let (y, next) = ((case.scalar)(start), (case.scalar)(start.next_up()));
+            assert!(y <= next || y.is_nan(), "{}({start:e}) = {y:e}, then {next:e}", case.name);
+        }
+    }
+}
+
+/// A function by name, with arguments and their results.
+type Pinned<T> = (&'static str, fn(f32) -> f32, &'static [(T, T)]);
+
+#[test]
+fn special_values() {
+    const INF: f32 = f32::INFINITY;
+    const TINY: f32 = f32::from_bits(1);
+    let cases: [Pinned<f32>; 8] = [
+        (
+            "exp",
+            exp,
+            &[(0.0, 1.0), (-0.0, 1.0), (-INF, 0.0), (INF, INF), (89.0, INF), (-104.0, 0.0), (-103.0, TINY)],
+        ),
+        ("log", log, &[(1.0, 0.0), (0.0, -INF), (-0.0, -INF), (INF, INF), (TINY, -103.278_93)]),
+        (
+            "tanh",
+            tanh,
+            &[(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (-TINY, -TINY), (1.0e-20, 1.0e-20)],
+        ),
+        (
+            "sigmoid",
+            sigmoid,
+            &[(0.0, 0.5), (INF, 1.0), (-INF, 0.0), (3.0e38, 1.0), (-3.0e38, 0.0), (-103.0, TINY)],
+        ),
+        ("softplus", softplus, &[(INF, INF), (-INF, 0.0), (3.0e38, 3.0e38), (50.0, 50.0), (-103.0, TINY)]),
+        (
+            "erf",
+            erf,
+            &[(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (4.0, 1.0), (-4.0, -1.0), (TINY, TINY)],
+        ),
+        ("sin", sin, &[(0.0, 0.0), (-0.0, -0.0), (TINY, TINY), (-TINY, -TINY)]),
+        ("cos", cos, &[(0.0, 1.0), (-0.0, 1.0), (TINY, 1.0)]),
+    ];
+    for (name, of, pairs) in cases {
+        for (x, y) in pairs {
+            assert_eq!(of(*x).to_bits(), y.to_bits(), "{name}({x:e}) = {:e}", of(*x));
+        }
+        assert!(of(f32::NAN).is_nan(), "{name}(NaN)");
+    }
+    assert!([-1.0, -TINY, -INF].iter().all(|x| log(*x).is_nan()));
+    assert!([INF, -INF].iter().all(|x| sin(*x).is_nan() && cos(*x).is_nan()));
+}
+
+#[test]
+fn hashes_see_one_nan() {
+    for bits in [0x7fc0_0000, 0xffc0_0000, 0x7f80_0001, 0xffff_ffff] {
+        assert_eq!(canonical_bits(f32::from_bits(bits)), 0x7fc0_0000);
+    }
+    for x in [0.0, -0.0, 1.5, f32::INFINITY, f32::NEG_INFINITY] {
+        assert_eq!(canonical_bits(x), x.to_bits());
+    }
+}
