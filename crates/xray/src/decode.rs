@@ -6,7 +6,7 @@
 //! | 16 bits | `(v + 128) / 257` rounded down, which is `v·255/65535` to the nearest |
 //! | RGB, palette | luma `(19595·R + 38470·G + 7471·B + 32768) >> 16` (ITU-R BT.601); R=G=B stays as it is |
 //! | alpha, transparent colour | ignored: NIH's few RGBA files are opaque |
-//! | gamma, colour profile, text | ignored |
+//! | gamma, colour profile, text, data beyond the last row, bytes after the end | ignored |
 //! | interlaced | as the plain twin |
 //!
 //! Every checksum is verified and the file must reach its end chunk, so a damaged file is an error and

@@ -57,6 +57,7 @@ impl<'a> Loader<'a> {
 
     /// How many batches an epoch of training has: the last short one counts unless it has 1 sample and
     /// the others have more, because batch normalization cannot learn from one sample.
+    /// So a part of a single sample has none, and a caller that trains says so.
     pub fn train_batches(&self) -> usize {
         let rest = self.indices.len() % self.batch_size;
         self.indices.len() / self.batch_size + usize::from(rest > 1)
