@@ -30,8 +30,8 @@ impl Source for Noise {
             patient: 1 + k / 3,
             follow_up: k % 3,
             age: 40 + (k % 50) as u16,
-            sex: if k % 2 == 0 { Sex::Female } else { Sex::Male },
-            view: if k % 5 == 0 { View::AnteroPosterior } else { View::PosteroAnterior },
+            sex: if k.is_multiple_of(2) { Sex::Female } else { Sex::Male },
+            view: if k.is_multiple_of(5) { View::AnteroPosterior } else { View::PosteroAnterior },
             findings: Findings::from_bits((k * 37 % (1 << 14)) as u16 & 0x2041).unwrap(),
         }
     }
