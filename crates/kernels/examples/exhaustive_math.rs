@@ -4,8 +4,8 @@
 //!
 //! For each function: how many of the 2^32 results are the f32 nearest to the oracle, how many inputs the
 //! oracle cannot decide (the first of them are listed), how many are wrong, the greatest distance from the
-//! oracle in units of the last place, and the hash of all results, which must be the pinned one. About two
-//! minutes a function on two cores. Exits with 1 when a result is wrong or a hash differs.
+//! oracle in units of the last place, and the hash of all results, which must be the pinned one. About one
+//! minute a function on two cores. Exits with 1 when a result is wrong or a hash differs.
 
 #[path = "../tests/math_oracle/mod.rs"]
 mod math_oracle;

@@ -75,31 +75,36 @@ fn powers_that_f32_arithmetic_rounds_correctly_are_equal_to_it() {
     }
 }
 
-/// `n^a` of 25 bits lies exactly between two f32 and must go to the even one; it is `x^(a/b)` for `x = n^b`.
+/// `x^p` lies exactly between two f32 only as `n^a·2^e`, n odd, with `x = n^b·2^(e·b/a)` and `p = a/b`, b a power of
+/// two: where `n^a` has 25 bits, or ends at 2^-150. Then it must go to the even one. These are all
+/// there are but for n = 1 (see the special cases).
 #[test]
 fn exact_middles_go_to_even() {
     let mut middles = 0;
     for b in [1u32, 2, 4, 8] {
-        for a in 1..8 * b {
-            for n in (3u64..1 << 13).step_by(2) {
-                let (Some(x), Some(y)) = (n.checked_pow(b), n.checked_pow(a)) else { break };
-                if y >= 1 << 25 {
-                    break;
-                }
-                if x < 1 << 24 && y >= 1 << 24 {
-                    middles += 1;
-                    let p = a as f32 / b as f32;
-                    let even = if y & 2 == 0 { y - 1 } else { y + 1 };
-                    assert_eq!(pow(x as f32, p), even as f32, "{x}^{p}");
-                    // The same scaled by a power of two with an integer root.
-                    let scale = f32::from_bits((127 - 8) << 23);
-                    let scaled = f64::from(even as f32) * libm::pow(f64::from(scale), f64::from(p));
-                    assert_eq!(f64::from(pow(x as f32 * scale, p)), scaled, "{x}·2^-8 to {p}");
+        for n in (3u64..1 << 13).step_by(2) {
+            let Some(x) = n.checked_pow(b).filter(|x| *x < 1 << 24) else { continue };
+            for a in 1..16 {
+                let Some(y) = n.checked_pow(a).filter(|y| *y < 1 << 25) else { break };
+                let even = (if y & 2 == 0 { y - 1 } else { y + 1 }) as f64;
+                // x·2^(b·k), a power of two that leaves x an f32, gives n^a·2^(a·k).
+                for k in (-149..128).filter(|k| (-149..104).contains(&(k * b as i32))) {
+                    let e = k * a as i32;
+                    if e == -150 || y >= 1 << 24 && (-149..103).contains(&e) {
+                        let of = (x as f64 * two_to(k * b as i32)) as f32;
+                        let p = a as f32 / b as f32;
+                        assert_eq!(pow(of, p), (even * two_to(e)) as f32, "{of:e}^{p}");
+                        middles += 1;
+                    }
                 }
             }
         }
     }
-    assert_eq!(middles, 938);
+    assert_eq!(middles, 116_978);
+}
+
+fn two_to(exponent: i32) -> f64 {
+    f64::from_bits(((1023 + exponent) as u64) << 52)
 }
 
 #[test]
@@ -148,6 +153,12 @@ fn special_cases() {
         (-INF, INF, INF),
         (INF, 0.0, 1.0),
         (0.0, 0.0, 1.0),
+        // 2^-150 is the middle between 0 and the least denormal.
+        (0.5, 150.0, 0.0),
+        (2.0, -150.0, 0.0),
+        (two_to(-75) as f32, 2.0, 0.0),
+        (two_to(-100) as f32, 1.5, 0.0),
+        (two_to(100) as f32, -1.5, 0.0),
         (3.0e38, 3.0e38, INF),
         (3.0e38, -3.0e38, 0.0),
         (-3.0e38, 3.0, -INF),

@@ -40,16 +40,5 @@ pub(super) fn positive_pow(a: f64, p: f64) -> f64 {
     let r = n.mul_add(-LN_2_HIGH, settled);
     let r = r + n.mul_add(-LN_2_LOW, rest);
     let scale = power_of_two(shifted);
-    snap(scale.mul_add(expm1_reduced(r), scale))
-}
-
-/// `y`, or the number of 25 bits that is at most 2 units in the last place away.
-///
-/// Where `x^p` lies exactly between two f32 it has 25 bits; without this the error of `y` would decide how it
-/// is rounded.
-#[inline(always)]
-fn snap(y: f64) -> f64 {
-    let bits = y.to_bits();
-    let near = bits.wrapping_add(1 << 27) & !((1 << 28) - 1);
-    if near.wrapping_sub(bits).wrapping_add(2) <= 4 { f64::from_bits(near) } else { y }
+    scale.mul_add(expm1_reduced(r), scale)
 }

@@ -8,7 +8,8 @@ use super::trigonometric::wide_sin;
 /// good to 1).
 const ULPS: u64 = 7;
 
-fn compare(name: &str, of: fn(f64) -> f64, oracle: fn(f64) -> f64, low: f64, high: f64) {
+/// Compares on a grid and adds the bits of the values to a hash, FNV-1a.
+fn compare(hash: &mut u64, name: &str, of: fn(f64) -> f64, oracle: fn(f64) -> f64, [low, high]: [f64; 2]) {
     let steps = 30_000;
     for step in 0..=steps {
         // Taken to f32 and back: the only arguments there are.
@@ -18,27 +19,33 @@ fn compare(name: &str, of: fn(f64) -> f64, oracle: fn(f64) -> f64, low: f64, hig
             y.to_bits().abs_diff(expected.to_bits()) <= ULPS,
             "{name}({x:e}) = {y:e}, oracle {expected:e}"
         );
+        for byte in y.to_bits().to_le_bytes() {
+            *hash = (*hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
     }
 }
 
 #[test]
 fn wide_values_are_good_to_a_few_units_of_f64() {
-    compare("exp", wide_exp, libm::exp, -104.0, 89.0);
-    compare("exp", wide_exp, libm::exp, -0.4, 0.4);
-    compare("log", wide_log, libm::log, 1.0e-3, 2.0);
-    compare("log", wide_log, libm::log, 2.0, 1.0e4);
-    compare("tanh", wide_tanh, libm::tanh, -20.0, 20.0);
-    compare("tanh", wide_tanh, libm::tanh, -0.5, 0.5);
+    let hash = &mut 0xcbf2_9ce4_8422_2325;
+    compare(hash, "exp", wide_exp, libm::exp, [-104.0, 89.0]);
+    compare(hash, "exp", wide_exp, libm::exp, [-0.4, 0.4]);
+    compare(hash, "log", wide_log, libm::log, [1.0e-3, 2.0]);
+    compare(hash, "log", wide_log, libm::log, [2.0, 1.0e4]);
+    compare(hash, "tanh", wide_tanh, libm::tanh, [-20.0, 20.0]);
+    compare(hash, "tanh", wide_tanh, libm::tanh, [-0.5, 0.5]);
     let sigmoid = |x: f64| 1.0 / (1.0 + libm::exp(-x));
-    compare("sigmoid", wide_sigmoid, sigmoid, -104.0, 20.0);
-    compare("sigmoid", wide_sigmoid, sigmoid, -1.0, 1.0);
+    compare(hash, "sigmoid", wide_sigmoid, sigmoid, [-104.0, 20.0]);
+    compare(hash, "sigmoid", wide_sigmoid, sigmoid, [-1.0, 1.0]);
     let softplus = |x: f64| if x > 0.0 { x } else { 0.0 } + libm::log1p(libm::exp(-x.abs()));
-    compare("softplus", wide_softplus, softplus, -104.0, 20.0);
-    compare("softplus", wide_softplus, softplus, -2.0, 2.0);
-    compare("erf", wide_erf, libm::erf, -3.92, 3.92);
-    compare("erf", wide_erf, libm::erf, -1.0e-3, 1.0e-3);
-    compare("sin", |x| wide_sin(x as f32, 0), libm::sin, -1.5, 1.5);
-    compare("cos", |x| wide_sin(x as f32, 1), libm::cos, -1.5, 1.5);
+    compare(hash, "softplus", wide_softplus, softplus, [-104.0, 20.0]);
+    compare(hash, "softplus", wide_softplus, softplus, [-2.0, 2.0]);
+    compare(hash, "erf", wide_erf, libm::erf, [-3.92, 3.92]);
+    compare(hash, "erf", wide_erf, libm::erf, [-1.0e-3, 1.0e-3]);
+    compare(hash, "sin", |x| wide_sin(x as f32, 0), libm::sin, [-1.5, 1.5]);
+    compare(hash, "cos", |x| wide_sin(x as f32, 1), libm::cos, [-1.5, 1.5]);
+    // The last coefficients move no value by more than a unit; here it shows that one of them has changed.
+    assert_eq!(*hash, 0xe5b3_ff3d_f923_de6a);
 }
 
 /// Near a multiple of π/2 the error of the reduction stays while the value vanishes; here it is judged against 1.
