@@ -95,16 +95,25 @@ def two_over_pi(row):
     return [float(c) for c in (first, second, rest - first - second)]
 
 
+def fnv(numbers):
+    """FNV-1a of the bits of f64 numbers, as `math/tests.rs` computes it."""
+    value = 0xCBF29CE484222325
+    for byte in b"".join(struct.pack("<d", number) for number in numbers):
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    return f"{value:#018x}"
+
+
 def print_tables():
     high = mp.floor(mp.log(2) * 2**40) / 2**40
     print(f"LN_2_HIGH = {float(high)!r}, LN_2_LOW = {float(mp.log(2) - high)!r}")
     for name, (coefficients, error) in tables():
-        print(f"{name}: error 2^{mp.nstr(mp.log(error, 2), 5)}")
+        print(f"{name}: error 2^{mp.nstr(mp.log(error, 2), 5)}, hash {fnv(coefficients)}")
         for c in coefficients:
             print(f"    {c!r},")
-    print("TWO_OVER_PI")
-    for row in range(13):
-        print("    [" + ", ".join("0x%016x" % struct.unpack("<Q", struct.pack("<d", c)) for c in two_over_pi(row)) + "],")
+    rows = [two_over_pi(row) for row in range(13)]
+    print(f"TWO_OVER_PI: hash {fnv(sum(rows, []))}")
+    for row in rows:
+        print("    [" + ", ".join("0x%016x" % struct.unpack("<Q", struct.pack("<d", c)) for c in row) + "],")
 
 
 EXACT = {

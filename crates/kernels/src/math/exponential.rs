@@ -45,7 +45,7 @@ pub(super) const LN_2_HIGH: f64 = 0.693_147_180_559_208_2;
 pub(super) const LN_2_LOW: f64 = 7.371_002_565_167_799e-13;
 
 /// `(e^r - 1 - r) / r²` on `|r| <= ln(2)/2`; error of e^r below 2^-56.3 relative.
-const EXPM1: [f64; 10] = [
+pub(super) const EXPM1: [f64; 10] = [
     0.500000000000001,
     0.16666666666666413,
     0.041666666666531474,
@@ -59,7 +59,7 @@ const EXPM1: [f64; 10] = [
 ];
 
 /// `(2 atanh(s)/s - 2) / z` with `z = s²`, `|s| <= (√2 - 1)/(√2 + 1)`; error of the log below 2^-60 relative to s.
-const ATANH: [f64; 8] = [
+pub(super) const ATANH: [f64; 8] = [
     0.6666666666666666,
     0.40000000000006286,
     0.28571428569073726,
@@ -74,7 +74,7 @@ const ATANH: [f64; 8] = [
 const ERF_ONE: f64 = 3.93;
 
 /// `-ln(erfc(x)) / x` on 0..=3.93; error of erf below 2^-55.8 relative.
-const ERFC_RATE: [f64; 24] = [
+pub(super) const ERFC_RATE: [f64; 24] = [
     core::f64::consts::FRAC_2_SQRT_PI,
     0.6366197723675832,
     0.10277260330181227,

@@ -1,14 +1,25 @@
 //! The f64 values before they are rounded to f32, where an error of a constant shows that an f32 hides.
 
-use super::exponential::{wide_erf, wide_exp, wide_log, wide_sigmoid, wide_softplus, wide_tanh};
+use super::exponential::{
+    ATANH, ERFC_RATE, EXPM1, wide_erf, wide_exp, wide_log, wide_sigmoid, wide_softplus, wide_tanh,
+};
 use super::power::positive_pow;
-use super::trigonometric::wide_sin;
+use super::trigonometric::{COSINE, SINE, TWO_OVER_PI, wide_sin};
 
 /// Units in the last place of f64: 4 for Kinone, 3 for the oracle (made of at most three functions of `libm`, each
 /// good to 1).
 const ULPS: u64 = 7;
 
-/// Compares on a grid and adds the bits of the values to a hash, FNV-1a.
+/// Adds the bits of a value to a hash, FNV-1a.
+fn add(hash: &mut u64, value: f64) {
+    for byte in value.to_bits().to_le_bytes() {
+        *hash = (*hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+}
+
+const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Compares on a grid and adds the bits of the values to a hash.
 fn compare(hash: &mut u64, name: &str, of: fn(f64) -> f64, oracle: fn(f64) -> f64, [low, high]: [f64; 2]) {
     let steps = 30_000;
     for step in 0..=steps {
@@ -19,15 +30,33 @@ fn compare(hash: &mut u64, name: &str, of: fn(f64) -> f64, oracle: fn(f64) -> f6
             y.to_bits().abs_diff(expected.to_bits()) <= ULPS,
             "{name}({x:e}) = {y:e}, oracle {expected:e}"
         );
-        for byte in y.to_bits().to_le_bytes() {
-            *hash = (*hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        add(hash, y);
+    }
+}
+
+#[test]
+fn tables_are_those_that_derive_py_prints() {
+    let turns = TWO_OVER_PI.map(|row| row.map(f64::from_bits));
+    let tables: [(&str, &[f64], u64); 6] = [
+        ("EXPM1", &EXPM1, 0x5f3b_1bff_bb32_9021),
+        ("ATANH", &ATANH, 0x3a3a_9188_d0d1_446b),
+        ("ERFC_RATE", &ERFC_RATE, 0xde0c_ba42_93ee_c955),
+        ("SINE", &SINE, 0x9b57_3364_4ba9_1553),
+        ("COSINE", &COSINE, 0x85b9_17a1_ff8a_ac71),
+        ("TWO_OVER_PI", turns.as_flattened(), 0xfdac_1e63_dfd0_9fb6),
+    ];
+    for (name, table, expected) in tables {
+        let mut hash = EMPTY;
+        for value in table {
+            add(&mut hash, *value);
         }
+        assert_eq!(hash, expected, "{name}");
     }
 }
 
 #[test]
 fn wide_values_are_good_to_a_few_units_of_f64() {
-    let hash = &mut 0xcbf2_9ce4_8422_2325;
+    let hash = &mut { EMPTY };
     compare(hash, "exp", wide_exp, libm::exp, [-104.0, 89.0]);
     compare(hash, "exp", wide_exp, libm::exp, [-0.4, 0.4]);
     compare(hash, "log", wide_log, libm::log, [1.0e-3, 2.0]);
@@ -44,7 +73,7 @@ fn wide_values_are_good_to_a_few_units_of_f64() {
     compare(hash, "erf", wide_erf, libm::erf, [-1.0e-3, 1.0e-3]);
     compare(hash, "sin", |x| wide_sin(x as f32, 0), libm::sin, [-1.5, 1.5]);
     compare(hash, "cos", |x| wide_sin(x as f32, 1), libm::cos, [-1.5, 1.5]);
-    // The last coefficients move no value by more than a unit; here it shows that one of them has changed.
+    // What moves no value by more than a unit shows here.
     assert_eq!(*hash, 0xe5b3_ff3d_f923_de6a);
 }
 

@@ -47,7 +47,7 @@ fn reduce(x: f32) -> (u64, f64) {
 }
 
 /// Row 0 serves `|x| < 2^32`, row `i` the next 8 powers of two each.
-const TWO_OVER_PI: [[u64; 3]; 13] = [
+pub(super) const TWO_OVER_PI: [[u64; 3]; 13] = [
     [0x3fe45f306c000000, 0x3e2c9c882a000000, 0x3c44fe13abe8fa9a],
     [0x3f6f306dc8000000, 0x3dac882a50000000, 0x3bffc2757d1f534e],
     [0x3ef836e4e4000000, 0x3d1054a7f0000000, 0x3b43abe8fa9a6ee0],
@@ -64,7 +64,7 @@ const TWO_OVER_PI: [[u64; 3]; 13] = [
 ];
 
 /// `sin(π/2·f) / f` in `z = f²`, `|f| <= ½`; error below 2^-53.8, of which the rounding of π/2 is most.
-const SINE: [f64; 7] = [
+pub(super) const SINE: [f64; 7] = [
     core::f64::consts::FRAC_PI_2,
     -0.6459640975062443,
     0.07969262624604283,
@@ -75,7 +75,7 @@ const SINE: [f64; 7] = [
 ];
 
 /// `(cos(π/2·f) - 1) / z`; error of the cosine below 2^-55.7.
-const COSINE: [f64; 7] = [
+pub(super) const COSINE: [f64; 7] = [
     -1.2337005501361697,
     0.2536695079010469,
     -0.02086348076331537,
