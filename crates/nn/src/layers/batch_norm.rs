@@ -1,0 +1,65 @@
+//! Batch normalization as a layer (Ioffe and Szegedy, ICML 2015).
+
+use crate::module::Module;
+use crate::pass::Pass;
+use crate::state::{Counter, Parameter, Statistic, Visitor};
+use kinone_core::array::Array;
+use kinone_core::shape::ShapeError;
+use kinone_core::tensor::Tensor;
+
+/// `x [n, c, h, w] -> [n, c, h, w]`; parameters `weight [c]`, `bias [c]`, statistics `running_mean [c]`,
+/// `running_var [c]`, counter `num_batches_tracked`.
+///
+/// In training the batch's mean and biased variance normalise, and the running statistics become
+/// `0.9·running + 0.1·batch`, the variance unbiased (times m/(m−1), m = n·h·w), as PyTorch has it. In
+/// evaluation the running statistics normalise.
+#[derive(Debug)]
+pub struct BatchNorm2d {
+    weight: Parameter,
+    bias: Parameter,
+    running_mean: Statistic,
+    running_var: Statistic,
+    batches: Counter,
+}
+
+/// What is added to a variance before the root.
+const EPS: f32 = 1e-5;
+/// The weight of a new batch in the running statistics.
+const MOMENTUM: f32 = 0.1;
+
+impl BatchNorm2d {
+    /// The identity until something is learned: weight 1, bias 0, running mean 0, running variance 1.
+    pub fn new(channels: usize) -> BatchNorm2d {
+        BatchNorm2d {
+            weight: Parameter::new(Array::full([channels], 1.0)),
+            bias: Parameter::new(Array::full([channels], 0.0)),
+            running_mean: Statistic::new(Array::full([channels], 0.0)),
+            running_var: Statistic::new(Array::full([channels], 1.0)),
+            batches: Counter::default(),
+        }
+    }
+}
+
+impl Module for BatchNorm2d {
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
+        let (weight, bias) = (pass.parameter(&self.weight), pass.parameter(&self.bias));
+        if !pass.is_training() {
+            let (mean, var) = (pass.statistic(&self.running_mean), pass.statistic(&self.running_var));
+            return x.batch_norm2d_eval(&weight, &bias, &mean, &var, EPS);
+        }
+        let (y, batch) = x.batch_norm2d(&weight, &bias, EPS)?;
+        let count: usize = x.shape().size() / x.shape()[1].max(1);
+        let unbiased = count as f32 / (count.max(2) - 1) as f32;
+        pass.observe(&self.running_mean, &batch.mean, MOMENTUM, 1.0, None);
+        pass.observe(&self.running_var, &batch.var, MOMENTUM, unbiased, Some(&self.batches));
+        Ok(y)
+    }
+
+    fn visit(&self, visitor: &mut Visitor) {
+        visitor.parameter("weight", &self.weight);
+        visitor.parameter("bias", &self.bias);
+        visitor.statistic("running_mean", &self.running_mean);
+        visitor.statistic("running_var", &self.running_var);
+        visitor.counter("num_batches_tracked", &self.batches);
+    }
+}

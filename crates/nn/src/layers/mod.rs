@@ -1,0 +1,13 @@
+//! Layers: modules of one operator each, and what strings them together.
+
+mod batch_norm;
+mod conv;
+mod linear;
+mod pool;
+mod sequential;
+
+pub use batch_norm::BatchNorm2d;
+pub use conv::{Conv2d, ConvConfig};
+pub use linear::{Flatten, Linear};
+pub use pool::{AdaptiveAvgPool2d, MaxPool2d};
+pub use sequential::{Checkpointed, Sequential};

@@ -1,0 +1,63 @@
+//! Modules one after another, and modules that are recomputed instead of remembered.
+
+use crate::module::Module;
+use crate::pass::Pass;
+use crate::state::Visitor;
+use kinone_core::graph::checkpoint;
+use kinone_core::shape::ShapeError;
+use kinone_core::tensor::Tensor;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Modules one after another, named 0, 1, 2, …
+#[derive(Debug, Default)]
+pub struct Sequential(Vec<Box<dyn Module>>);
+
+impl Sequential {
+    /// These modules in this order.
+    pub fn new(modules: Vec<Box<dyn Module>>) -> Sequential {
+        Sequential(modules)
+    }
+}
+
+impl Module for Sequential {
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
+        self.0.iter().try_fold(x.clone(), |x, module| module.forward(pass, &x))
+    }
+
+    fn visit(&self, visitor: &mut Visitor) {
+        for (index, module) in self.0.iter().enumerate() {
+            visitor.module(&index.to_string(), module.as_ref());
+        }
+    }
+}
+
+/// A module of whose inner values nothing is kept in training: backward runs it again, with equal bits.
+#[derive(Clone, Debug)]
+pub struct Checkpointed<M>(Arc<M>);
+
+impl<M: Module> Checkpointed<M> {
+    /// The same function with less memory.
+    pub fn new(module: M) -> Checkpointed<M> {
+        Checkpointed(Arc::new(module))
+    }
+}
+
+impl<M: Module + 'static> Module for Checkpointed<M> {
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
+        if !pass.is_training() {
+            return self.0.forward(pass, x);
+        }
+        let (module, pass) = (Arc::clone(&self.0), pass.clone());
+        let ran = AtomicBool::new(false);
+        checkpoint(&[x], move |x| {
+            // What was observed in the first run must not be observed again.
+            let again = ran.swap(true, Ordering::Relaxed);
+            module.forward(&if again { pass.unobserved() } else { pass.clone() }, &x[0])
+        })
+    }
+
+    fn visit(&self, visitor: &mut Visitor) {
+        self.0.visit(visitor);
+    }
+}

@@ -1,0 +1,5 @@
+//! Models.
+
+mod resnet;
+
+pub use resnet::{Depth, ResNet};

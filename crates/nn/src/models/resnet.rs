@@ -1,0 +1,262 @@
+//! Deep residual networks (He, Zhang, Ren and Sun, CVPR 2016), as torchvision has them: the same tensors
+//! under the same names, the stride of a bottleneck in its 3×3 convolution.
+
+use crate::init::Init;
+use crate::layers::{
+    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, ConvConfig, Flatten, Linear, MaxPool2d, Sequential,
+};
+use crate::module::Module;
+use crate::pass::Pass;
+use crate::state::Visitor;
+use kinone_core::shape::ShapeError;
+use kinone_core::tensor::Tensor;
+use std::fmt;
+use std::str::FromStr;
+
+/// Which of the five.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// ResNet-18: blocks 2 2 2 2 of two 3×3 convolutions.
+    D18,
+    /// ResNet-34: blocks 3 4 6 3 of two 3×3 convolutions.
+    D34,
+    /// ResNet-50: bottlenecks 3 4 6 3.
+    D50,
+    /// ResNet-101: bottlenecks 3 4 23 3.
+    D101,
+    /// ResNet-152: bottlenecks 3 8 36 3.
+    D152,
+}
+
+impl Depth {
+    /// All five, shallow first.
+    pub const ALL: [Depth; 5] = [Depth::D18, Depth::D34, Depth::D50, Depth::D101, Depth::D152];
+
+    /// The name: `resnet18`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Depth::D18 => "resnet18",
+            Depth::D34 => "resnet34",
+            Depth::D50 => "resnet50",
+            Depth::D101 => "resnet101",
+            Depth::D152 => "resnet152",
+        }
+    }
+
+    fn blocks(self) -> [usize; 4] {
+        match self {
+            Depth::D18 => [2, 2, 2, 2],
+            Depth::D34 | Depth::D50 => [3, 4, 6, 3],
+            Depth::D101 => [3, 4, 23, 3],
+            Depth::D152 => [3, 8, 36, 3],
+        }
+    }
+
+    fn has_bottlenecks(self) -> bool {
+        !matches!(self, Depth::D18 | Depth::D34)
+    }
+}
+
+impl fmt::Display for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// No model has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown model `{0}`; known are resnet18, resnet34, resnet50, resnet101 and resnet152")]
+pub struct UnknownModel(pub String);
+
+impl FromStr for Depth {
+    type Err = UnknownModel;
+    fn from_str(name: &str) -> Result<Depth, UnknownModel> {
+        Depth::ALL.into_iter().find(|d| d.name() == name).ok_or_else(|| UnknownModel(name.to_owned()))
+    }
+}
+
+/// Images `x [n, channels, h, w]` to logits `[n, classes]`.
+#[derive(Debug)]
+pub struct ResNet {
+    conv1: Conv2d,
+    bn1: BatchNorm2d,
+    maxpool: MaxPool2d,
+    layers: [Sequential; 4],
+    avgpool: AdaptiveAvgPool2d,
+    fc: Linear,
+}
+
+impl ResNet {
+    /// A network of fresh weights, a pure function of the seed.
+    pub fn new(depth: Depth, channels: usize, classes: usize, seed: u64) -> ResNet {
+        let init = Init::new(seed);
+        let stem = ConvConfig { kernel: 7, stride: 2, padding: 3, groups: 1, bias: false };
+        let mut inputs = 64;
+        let layers = [0, 1, 2, 3].map(|stage| {
+            let init = init.at(format!("layer{}", stage + 1));
+            let width = 64 << stage;
+            let block = |index: usize| -> Box<dyn Module> {
+                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+                let init = init.at(index);
+                let block = if depth.has_bottlenecks() {
+                    Block::bottleneck(&init, inputs, width, stride)
+                } else {
+                    Block::basic(&init, inputs, width, stride)
+                };
+                inputs = if depth.has_bottlenecks() { 4 * width } else { width };
+                Box::new(block)
+            };
+            Sequential::new((0..depth.blocks()[stage]).map(block).collect())
+        });
+        ResNet {
+            conv1: Conv2d::new(&init.at("conv1"), channels, 64, stem),
+            bn1: BatchNorm2d::new(64),
+            maxpool: MaxPool2d::new(3, 2, 1),
+            layers,
+            avgpool: AdaptiveAvgPool2d(1, 1),
+            fc: Linear::new(&init.at("fc"), inputs, classes),
+        }
+    }
+}
+
+impl Module for ResNet {
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
+        let x = self.conv1.forward(pass, x)?;
+        let x = self.bn1.forward(pass, &x)?.relu()?;
+        let x = self.maxpool.forward(pass, &x)?;
+        let x = self.layers.iter().try_fold(x, |x, layer| layer.forward(pass, &x))?;
+        let x = self.avgpool.forward(pass, &x)?;
+        self.fc.forward(pass, &Flatten.forward(pass, &x)?)
+    }
+
+    fn visit(&self, visitor: &mut Visitor) {
+        visitor.module("conv1", &self.conv1);
+        visitor.module("bn1", &self.bn1);
+        for (index, layer) in self.layers.iter().enumerate() {
+            visitor.module(&format!("layer{}", index + 1), layer);
+        }
+        visitor.module("fc", &self.fc);
+    }
+}
+
+/// `relu(branch(x) + shortcut(x))`: convolutions each with their normalization, a ReLU between them; the
+/// shortcut is the identity, or a 1×1 convolution where the shape changes.
+#[derive(Debug)]
+struct Block {
+    branch: Vec<(Conv2d, BatchNorm2d)>,
+    shortcut: Option<Sequential>,
+}
+
+impl Block {
+    /// Two 3×3 convolutions, the stride in the first.
+    fn basic(init: &Init, inputs: usize, width: usize, stride: usize) -> Block {
+        let plan = [(inputs, width, ConvConfig::same(3, stride)), (width, width, ConvConfig::same(3, 1))];
+        Block::new(init, &plan, stride)
+    }
+
+    /// 1×1 down, 3×3 with the stride, 1×1 up to four times the width.
+    fn bottleneck(init: &Init, inputs: usize, width: usize, stride: usize) -> Block {
+        let plan = [
+            (inputs, width, ConvConfig::same(1, 1)),
+            (width, width, ConvConfig::same(3, stride)),
+            (width, 4 * width, ConvConfig::same(1, 1)),
+        ];
+        Block::new(init, &plan, stride)
+    }
+
+    fn new(init: &Init, plan: &[(usize, usize, ConvConfig)], stride: usize) -> Block {
+        let inputs = plan[0].0;
+        let outputs = plan[plan.len() - 1].1;
+        let shortcut = (stride != 1 || inputs != outputs).then(|| {
+            let conv =
+                Conv2d::new(&init.at("downsample").at(0), inputs, outputs, ConvConfig::same(1, stride));
+            Sequential::new(vec![Box::new(conv), Box::new(BatchNorm2d::new(outputs))])
+        });
+        let layer = |(index, &(from, to, config)): (usize, &(usize, usize, ConvConfig))| {
+            let init = init.at(format!("conv{}", index + 1));
+            (Conv2d::new(&init, from, to, config), BatchNorm2d::new(to))
+        };
+        Block { branch: plan.iter().enumerate().map(layer).collect(), shortcut }
+    }
+}
+
+impl Module for Block {
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
+        let mut y = x.clone();
+        for (index, (conv, norm)) in self.branch.iter().enumerate() {
+            y = norm.forward(pass, &conv.forward(pass, &y)?)?;
+            if index + 1 < self.branch.len() {
+                y = y.relu()?;
+            }
+        }
+        match &self.shortcut {
+            Some(shortcut) => y.add(&shortcut.forward(pass, x)?)?.relu(),
+            None => y.add(x)?.relu(),
+        }
+    }
+
+    fn visit(&self, visitor: &mut Visitor) {
+        for (index, (conv, norm)) in self.branch.iter().enumerate() {
+            visitor.module(&format!("conv{}", index + 1), conv);
+            visitor.module(&format!("bn{}", index + 1), norm);
+        }
+        if let Some(shortcut) = &self.shortcut {
+            visitor.module("downsample", shortcut);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{State, named};
+    use kinone_core::array::Array;
+
+    /// Parameters of torchvision's models with 1000 classes and three channels, as its documentation states.
+    #[test]
+    fn sizes_are_those_of_torchvision() {
+        let published = [11_689_512, 21_797_672, 25_557_032, 44_549_160, 60_192_808];
+        for (depth, published) in Depth::ALL.into_iter().zip(published) {
+            let model = ResNet::new(depth, 3, 1000, 0);
+            let size = |(_, state): (String, State)| match state {
+                State::Parameter(parameter) => parameter.tensor().shape().size(),
+                State::Statistic(_) | State::Counter(_) => 0,
+            };
+            assert_eq!(named(&model).into_iter().map(size).sum::<usize>(), published, "{depth}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_torchvision() {
+        let names: Vec<String> =
+            named(&ResNet::new(Depth::D50, 3, 1000, 0)).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), 320);
+        for name in [
+            "conv1.weight",
+            "bn1.running_var",
+            "bn1.num_batches_tracked",
+            "layer1.0.downsample.0.weight",
+            "layer1.0.downsample.1.bias",
+            "layer4.2.bn3.running_mean",
+            "fc.bias",
+        ] {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_depth_gives_one_logit_a_class_and_halves_as_it_should() {
+        for depth in Depth::ALL {
+            let model = ResNet::new(depth, 1, 14, 1);
+            let x = Tensor::constant(Array::full([1, 1, 33, 40], 0.5));
+            let y = model.forward(&Pass::evaluation(), &x).unwrap();
+            assert_eq!(y.shape()[..], [1, 14]);
+            assert!(y.data().iter().all(|logit| logit.is_finite()));
+        }
+    }
+
+    #[test]
+    fn an_unknown_model_is_refused_by_name() {
+        assert!("resnet19".parse::<Depth>().unwrap_err().to_string().contains("resnet152"));
+    }
+}
