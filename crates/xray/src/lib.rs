@@ -51,6 +51,7 @@ pub mod preprocess;
 pub mod resize;
 pub mod source;
 pub mod split;
+pub mod synth;
 pub mod table;
 
 pub use dataset::{Dataset, Entry, Options, Progress, Report, Skipped};

@@ -55,6 +55,11 @@ impl<'a> Loader<'a> {
         Ok(Loader { data, indices, table: preprocessing.table(), batch_size })
     }
 
+    /// How many images an epoch of training has.
+    pub fn train_images(&self) -> usize {
+        (self.train_batches() * self.batch_size).min(self.indices.len())
+    }
+
     /// How many batches an epoch of training has: the last short one counts unless it has 1 sample and
     /// the others have more, because batch normalization cannot learn from one sample.
     /// So a part of a single sample has none, and a caller that trains says so.
