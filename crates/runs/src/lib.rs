@@ -13,6 +13,7 @@
 pub mod config;
 pub mod directory;
 pub mod log;
+pub mod summary;
 pub mod weights;
 
 /// The version of the numeric contract: changed bits mean a new number.

@@ -50,6 +50,8 @@ pub enum Event<'a> {
         parameters: usize,
         /// How images were divided.
         split: &'a str,
+        /// Where they came from.
+        data: &'a str,
         /// Images to train on, to choose on, to test on.
         images: [usize; 3],
         /// The instruction set: decides the speed alone.

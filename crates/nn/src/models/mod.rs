@@ -2,4 +2,4 @@
 
 mod resnet;
 
-pub use resnet::{Depth, ResNet};
+pub use resnet::{Depth, ResNet, UnknownModel};

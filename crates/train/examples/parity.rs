@@ -1,0 +1,65 @@
+//! Writes what `oracle/pytorch_parity.py` compares with PyTorch: `parity FOLDER`.
+
+use kinone_core::array::Array;
+use kinone_core::tensor::Tensor;
+use kinone_nn::models::{Depth, ResNet};
+use kinone_nn::optim::{Optimizer, Rule};
+use kinone_nn::schedule::{Rate, Schedule};
+use kinone_nn::state::{Dictionary, Value, dictionary, parameters};
+use kinone_nn::{Module, Pass, init::Init};
+use kinone_runs::weights::write_tensors;
+use kinone_train::trainer::{Batch, Trainer};
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+const CLASSES: usize = 14;
+const SIZE: usize = 96;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = std::env::args().nth(1).ok_or("usage: parity FOLDER")?;
+    for depth in [Depth::D18, Depth::D50] {
+        let folder = Path::new(&folder).join(depth.name());
+        kinone_files::make_folder(&folder)?;
+        let (before, after) = run(depth)?;
+        write_tensors(&folder.join("before.safetensors"), &before)?;
+        write_tensors(&folder.join("after.safetensors"), &after)?;
+    }
+    Ok(())
+}
+
+fn run(depth: Depth) -> Result<(Dictionary, Dictionary), Box<dyn Error>> {
+    let draw = Init::new(11);
+    let images = draw.at("images").normal([8, 1, SIZE, SIZE], 1.0);
+    let mut targets = draw.at("targets").uniform([8, CLASSES], 1.0);
+    for target in targets.data_mut() {
+        *target = if *target > 0.5 { 1.0 } else { 0.0 };
+    }
+
+    let model = ResNet::new(depth, 1, CLASSES, 3);
+    let mut before = dictionary(&model);
+    before.insert("x".into(), Value::F32(Arc::new(images.clone())));
+    before.insert("y".into(), Value::F32(Arc::new(targets.clone())));
+
+    let pass = Pass::training(0, 0, &[0; 8]);
+    let logits = model.forward(&pass, &Tensor::constant(images.clone()))?;
+    let loss = logits.binary_cross_entropy_with_logits(&Tensor::constant(targets.clone()), None, None)?;
+    let mut after = Dictionary::new();
+    after.insert("logits".into(), Value::F32(Arc::clone(logits.value())));
+    after.insert("loss".into(), Value::F32(Arc::clone(loss.value())));
+    let adjoints = loss.backward()?;
+    for (name, parameter) in parameters(&model) {
+        let gradient = adjoints.of(&parameter.tensor()).ok_or("a parameter without a gradient")?;
+        after.insert(format!("gradient/{name}"), Value::F32(Arc::new(gradient.clone())));
+    }
+
+    let rate = Rate::new(1e-3, Schedule::Constant, 0);
+    let mut trainer = Trainer::new(model, Optimizer::new(Rule::adam()), rate, None, 0);
+    let mut losses = Array::full([20], 0.0);
+    for loss in losses.data_mut() {
+        let batch = Batch { images: images.clone(), targets: targets.clone(), samples: (0..8).collect() };
+        *loss = trainer.step(0, batch)?.loss;
+    }
+    after.insert("adam_losses".into(), Value::F32(Arc::new(losses)));
+    Ok((before, after))
+}

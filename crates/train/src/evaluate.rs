@@ -1,0 +1,125 @@
+//! Scores of images, and what they are worth.
+
+use kinone_core::array::Array;
+use kinone_core::shape::ShapeError;
+use kinone_core::tensor::Tensor;
+use kinone_kernels::math::sigmoid;
+use kinone_metrics::ScoreError;
+use kinone_metrics::report::{Report, Scored, auroc_macro};
+use kinone_nn::{Module, Pass};
+use kinone_xray::{DataError, Dataset, Loader, Part, Preprocessing};
+
+/// Images a forward pass at a time; the scores of an image do not depend on it.
+const BATCH: usize = 64;
+
+/// The scores of one part of the images.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// Which images, as indices into the data set.
+    pub indices: Vec<usize>,
+    /// The patient of each.
+    pub patients: Vec<u32>,
+    /// `[images, classes]`
+    pub logits: Array,
+    /// `[images, classes]`, 0 or 1
+    pub targets: Array,
+}
+
+/// Why there are no scores.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// The part has no images.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The images do not fit the model.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A score is not a number.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+}
+
+/// The logits `[n, classes]` of prepared images `[n, 1, size, size]`.
+///
+/// # Errors
+/// The images do not fit the model.
+pub fn logits(model: &dyn Module, images: &[f32], size: usize) -> Result<Array, ShapeError> {
+    let n = images.len() / (size * size).max(1);
+    let images = Array::new([n, 1, size, size], images).ok_or_else(|| {
+        ShapeError::new("images", format!("{} numbers are no images of {size}x{size}", images.len()))
+    })?;
+    let logits = model.forward(&Pass::evaluation(), &Tensor::constant(images))?;
+    Ok(Array::clone(logits.value()))
+}
+
+/// Scores every image of a part.
+///
+/// # Errors
+/// The part has no images, or they do not fit.
+pub fn score(
+    model: &dyn Module,
+    data: &Dataset,
+    part: Part,
+    preprocessing: &Preprocessing,
+) -> Result<Scores, EvaluateError> {
+    let loader = Loader::new(data, part, preprocessing, BATCH)?;
+    let (mut indices, mut all, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    for batch in loader.eval() {
+        all.extend_from_slice(logits(model, &batch.images, preprocessing.size)?.data());
+        targets.extend_from_slice(&batch.targets);
+        indices.extend(batch.indices);
+    }
+    let shape = [indices.len(), data.classes().count()];
+    let array = |values: &[f32]| {
+        let reason = || ShapeError::new("scores", format!("{} numbers do not fill {shape:?}", values.len()));
+        Array::new(shape, values).ok_or_else(reason)
+    };
+    let patients = indices.iter().map(|index| data.entries()[*index].patient).collect();
+    Ok(Scores { logits: array(&all)?, targets: array(&targets)?, indices, patients })
+}
+
+impl Scores {
+    fn scored(&self) -> Scored<'_> {
+        Scored { scores: self.logits.data(), targets: self.targets.data(), patients: &self.patients }
+    }
+
+    /// The mean binary cross entropy.
+    ///
+    /// # Errors
+    /// None: the shapes were made together.
+    pub fn loss(&self) -> Result<f32, ShapeError> {
+        let (logits, targets) =
+            (Tensor::constant(self.logits.clone()), Tensor::constant(self.targets.clone()));
+        Ok(logits.binary_cross_entropy_with_logits(&targets, None, None)?.data()[0])
+    }
+
+    /// The mean area under the receiver operating characteristic over the classes that have both labels.
+    ///
+    /// # Errors
+    /// A score is NaN.
+    pub fn auroc_macro(&self) -> Result<Option<f64>, ScoreError> {
+        auroc_macro(self.scored(), self.logits.shape()[1])
+    }
+
+    /// Everything about every class.
+    ///
+    /// # Errors
+    /// A score is NaN.
+    pub fn report(&self, names: &[&str]) -> Result<Report, ScoreError> {
+        Report::new(names, self.scored())
+    }
+
+    /// The scores as probabilities.
+    pub fn probabilities(&self) -> Array {
+        probabilities(&self.logits)
+    }
+}
+
+/// Logits as probabilities: σ of each.
+pub fn probabilities(logits: &Array) -> Array {
+    let mut scores = logits.clone();
+    for score in scores.data_mut() {
+        *score = sigmoid(*score);
+    }
+    scores
+}
