@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `kinone`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kinone_cli::main()
+}

@@ -1,1 +1,89 @@
-//! kinone-cli
+//! The command line: one file a command.
+
+mod console;
+mod evaluate;
+mod failure;
+mod gradcheck;
+mod predict;
+mod progress;
+mod settings;
+mod synth;
+mod train;
+
+pub use failure::Failure;
+
+use clap::{Parser, Subcommand};
+use kinone_kernels::{Cpu, Isa};
+use std::process::ExitCode;
+
+/// Deterministic, transparent gradient-based learning, from the first kernel to chest radiographs.
+///
+/// The same seed, data and configuration give the same bits for every number of threads, instruction set and
+/// machine.
+#[derive(Debug, Parser)]
+#[command(name = "kinone", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Worker threads; decides the speed alone [default: one for each core]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a network: on the built-in set, or on NIH's files
+    Train(Box<train::Arguments>),
+    /// Score the images of a part with a run's best weights
+    Evaluate(evaluate::Arguments),
+    /// Score single image files with a run's best weights
+    Predict(predict::Arguments),
+    /// Write the built-in set as a directory like NIH's
+    Synth(synth::Arguments),
+    /// Check every operator: central differences, adjoints, rounding bounds, equal bits on every kernel
+    Gradcheck(gradcheck::Arguments),
+}
+
+/// Runs the command line of this process.
+///
+/// Exit codes: 0 success; 1 failure; 2 a wrong command line or configuration.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe must not turn help into a panic.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match start(&cli).and_then(|()| run(cli.command)) {
+        Ok(code) => code,
+        Err(failure) => {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "kinone: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Chooses instruction set and threads for the whole process.
+fn start(cli: &Cli) -> Result<(), Failure> {
+    let isa = Isa::selected().map_err(Failure::usage)?;
+    let threads = match cli.threads {
+        Some(threads) => threads,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    Cpu::new(isa, threads).map_err(Failure::usage)?.install();
+    Ok(())
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Train(arguments) => train::run(*arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Predict(arguments) => predict::run(&arguments),
+        Command::Synth(arguments) => synth::run(&arguments),
+        Command::Gradcheck(arguments) => gradcheck::run(&arguments),
+    }
+}

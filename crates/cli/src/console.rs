@@ -1,0 +1,68 @@
+//! What a person reads. A closed pipe ends the reading, never the run.
+
+use kinone_files::FileError;
+use kinone_metrics::Report;
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// A line to the standard output; `println!` would panic where the reader has left.
+pub(crate) fn out(line: fmt::Arguments) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints, and keeps what was printed in a file.
+#[derive(Debug)]
+pub(crate) struct Console {
+    file: File,
+}
+
+impl Console {
+    /// Keeps what is printed in `path`.
+    pub(crate) fn keeping(path: &Path) -> Result<Console, FileError> {
+        let file = File::options().create(true).append(true).open(path);
+        Ok(Console { file: file.map_err(|source| FileError::new("open", path, source))? })
+    }
+
+    /// Keeps a line without printing it.
+    pub(crate) fn keep(&mut self, line: &str) {
+        let _ = writeln!(self.file, "{line}");
+    }
+}
+
+/// The table of a report, line by line.
+pub(crate) fn table(report: &Report) -> Vec<String> {
+    let figure = |x: Option<f64>| x.map_or("n/a".to_owned(), |x| format!("{x:.3}"));
+    let mut lines = vec![format!(
+        "{:<20} {:>9} {:>9} {:>7} {:>15} {:>7}",
+        "finding", "positive", "negative", "AUROC", "95 % interval", "AUPRC"
+    )];
+    for class in &report.classes {
+        let interval =
+            class.auroc_interval.map_or("n/a".to_owned(), |[low, high]| format!("{low:.3} - {high:.3}"));
+        lines.push(format!(
+            "{:<20} {:>9} {:>9} {:>7} {:>15} {:>7}",
+            class.name,
+            class.positives,
+            class.negatives,
+            figure(class.auroc),
+            interval,
+            figure(class.auprc)
+        ));
+    }
+    lines.push(format!(
+        "{:<20} {:>9} {:>9} {:>7} {:>15} {:>7}",
+        "mean",
+        "",
+        "",
+        figure(report.auroc_macro),
+        "",
+        figure(report.auprc_macro)
+    ));
+    lines.push(format!(
+        "{} images of {} patients; intervals resample patients",
+        report.images, report.patients
+    ));
+    lines
+}

@@ -1,0 +1,193 @@
+//! What `kinone train` was asked for: flags over the configuration file over defaults.
+
+use crate::Failure;
+use clap::ValueEnum;
+use kinone_nn::models::Depth;
+use kinone_runs::CONTRACT;
+use kinone_runs::config::{Config, Data, OptimizerName, ScheduleName};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Every setting of a run, each of which may be left open. The names in a configuration file are those of
+/// the flags, with `_` for `-`.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// NIH data directory: the table, the images, and the official lists if there are any
+    #[arg(long, value_name = "D", conflicts_with_all = ["image_dir", "csv_file"])]
+    data_dir: Option<PathBuf>,
+    /// Folder of images, together with --csv-file
+    #[arg(long, value_name = "D", requires = "csv_file")]
+    image_dir: Option<PathBuf>,
+    /// Table in NIH's form, together with --image-dir
+    #[arg(long, value_name = "F", requires = "image_dir")]
+    csv_file: Option<PathBuf>,
+    /// Leave out rows of the table whose image is missing
+    #[arg(long)]
+    #[serde(default)]
+    allow_missing: bool,
+    /// Images of the built-in set, used where no data are named [default: 4000]
+    #[arg(long, value_name = "N")]
+    images: Option<usize>,
+    /// resnet18, resnet34, resnet50, resnet101 or resnet152 [default: resnet18]
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Pixels of a side of the images [default: 64 for the built-in set, 224 otherwise]
+    #[arg(long, value_name = "N")]
+    image_size: Option<usize>,
+    /// Make "No Finding" a class of its own, the fifteenth
+    #[arg(long)]
+    #[serde(default)]
+    no_finding: bool,
+    /// Passes over the training images [default: 10]
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Images a step [default: 32]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Learning rate [default: 1e-3]
+    #[arg(long, value_name = "X")]
+    lr: Option<f64>,
+    /// How the learning rate changes [default: cosine]
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<Schedule>,
+    /// Steps over which the learning rate rises at the start [default: 0]
+    #[arg(long, value_name = "N")]
+    warmup_steps: Option<u64>,
+    /// Optimizer [default: adam]
+    #[arg(long, value_name = "NAME")]
+    optimizer: Option<Optimizer>,
+    /// Momentum of sgd and nesterov [default: 0.9]
+    #[arg(long, value_name = "X")]
+    momentum: Option<f64>,
+    /// Decay of the weights [default: 0]
+    #[arg(long, value_name = "X")]
+    weight_decay: Option<f64>,
+    /// Largest norm of the gradient, 0 for no limit [default: 0]
+    #[arg(long, value_name = "X")]
+    clip_norm: Option<f64>,
+    /// Seed of everything random [default: 42]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Recompute inner values instead of keeping them: less memory, equal bits
+    #[arg(long)]
+    #[serde(default)]
+    recompute: bool,
+    /// Start from these weights instead of fresh ones
+    #[arg(long, value_name = "F")]
+    load_checkpoint: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+enum Optimizer {
+    Sgd,
+    Nesterov,
+    Adam,
+    AdamW,
+    RmsProp,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+enum Schedule {
+    Constant,
+    Step,
+    Cosine,
+    Plateau,
+}
+
+impl Settings {
+    /// Reads a configuration file.
+    pub(crate) fn from_file(path: &Path) -> Result<Settings, Failure> {
+        let bytes = kinone_files::read(path).map_err(Failure::usage)?;
+        let wrong = |reason: String| Failure::usage(format_args!("{}: {reason}", path.display()));
+        let text = String::from_utf8(bytes).map_err(|_| wrong("not UTF-8".into()))?;
+        toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            wrong(format!("line {line}: {}", error.message()))
+        })
+    }
+
+    /// These settings where they are given, `below` elsewhere.
+    pub(crate) fn over(self, below: Settings) -> Settings {
+        let names_data = self.data_dir.is_some() || self.image_dir.is_some();
+        let (data_dir, image_dir, csv_file) = if names_data {
+            (self.data_dir, self.image_dir, self.csv_file)
+        } else {
+            (below.data_dir, below.image_dir, below.csv_file)
+        };
+        Settings {
+            data_dir,
+            image_dir,
+            csv_file,
+            allow_missing: self.allow_missing || below.allow_missing,
+            images: self.images.or(below.images),
+            model: self.model.or(below.model),
+            image_size: self.image_size.or(below.image_size),
+            no_finding: self.no_finding || below.no_finding,
+            epochs: self.epochs.or(below.epochs),
+            batch_size: self.batch_size.or(below.batch_size),
+            lr: self.lr.or(below.lr),
+            schedule: self.schedule.or(below.schedule),
+            warmup_steps: self.warmup_steps.or(below.warmup_steps),
+            optimizer: self.optimizer.or(below.optimizer),
+            momentum: self.momentum.or(below.momentum),
+            weight_decay: self.weight_decay.or(below.weight_decay),
+            clip_norm: self.clip_norm.or(below.clip_norm),
+            seed: self.seed.or(below.seed),
+            recompute: self.recompute || below.recompute,
+            load_checkpoint: self.load_checkpoint.or(below.load_checkpoint),
+        }
+    }
+
+    /// The whole configuration, every value checked.
+    pub(crate) fn resolve(self) -> Result<Config, Failure> {
+        let allow_missing = self.allow_missing;
+        let data = match (self.data_dir, self.image_dir, self.csv_file) {
+            (Some(data_dir), None, None) => Data::Directory { data_dir, allow_missing },
+            (None, Some(image_dir), Some(csv_file)) => Data::Files { image_dir, csv_file, allow_missing },
+            (None, None, None) => Data::BuiltIn { images: self.images.unwrap_or(4000) },
+            _ => {
+                let message = "name either data_dir, or image_dir together with csv_file";
+                return Err(Failure::usage(message));
+            }
+        };
+        let model: Depth = self.model.as_deref().unwrap_or("resnet18").parse().map_err(Failure::usage)?;
+        let usual_size = if matches!(data, Data::BuiltIn { .. }) { 64 } else { 224 };
+        let config = Config {
+            contract: CONTRACT,
+            model: model.name().to_owned(),
+            image_size: self.image_size.unwrap_or(usual_size),
+            epochs: self.epochs.unwrap_or(10),
+            batch_size: self.batch_size.unwrap_or(32),
+            lr: self.lr.unwrap_or(1e-3),
+            schedule: match self.schedule.unwrap_or(Schedule::Cosine) {
+                Schedule::Constant => ScheduleName::Constant,
+                Schedule::Step => ScheduleName::Step,
+                Schedule::Cosine => ScheduleName::Cosine,
+                Schedule::Plateau => ScheduleName::Plateau,
+            },
+            warmup_steps: self.warmup_steps.unwrap_or(0),
+            optimizer: match self.optimizer.unwrap_or(Optimizer::Adam) {
+                Optimizer::Sgd => OptimizerName::Sgd,
+                Optimizer::Nesterov => OptimizerName::Nesterov,
+                Optimizer::Adam => OptimizerName::Adam,
+                Optimizer::AdamW => OptimizerName::AdamW,
+                Optimizer::RmsProp => OptimizerName::RmsProp,
+            },
+            momentum: self.momentum.unwrap_or(0.9),
+            weight_decay: self.weight_decay.unwrap_or(0.0),
+            clip_norm: self.clip_norm.unwrap_or(0.0),
+            seed: self.seed.unwrap_or(42),
+            no_finding: self.no_finding,
+            recompute: self.recompute,
+            data,
+            load_checkpoint: self.load_checkpoint,
+        };
+        config.validate().map_err(Failure::usage)?;
+        Ok(config)
+    }
+}

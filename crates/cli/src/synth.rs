@@ -1,0 +1,42 @@
+//! `kinone synth`.
+
+use crate::Failure;
+use crate::console::out;
+use kinone_kernels::Cpu;
+use kinone_train::prepare;
+use kinone_xray::synth::Synth;
+use kinone_xray::write_nih_directory;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The directory to make
+    #[arg(long, value_name = "D")]
+    out_dir: PathBuf,
+
+    /// How many images
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    images: usize,
+
+    /// Pixels of a side
+    #[arg(long, value_name = "S", default_value_t = 256)]
+    size: usize,
+
+    /// The seed of the set
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let source = Synth::new(arguments.seed, arguments.images, arguments.size)?;
+    write_nih_directory(&arguments.out_dir, &source, prepare::SPLIT_SEED, &Cpu::current(), &|_, _| {})?;
+    out(format_args!(
+        "{} images of {} px in {}; train with --data-dir {}",
+        arguments.images,
+        arguments.size,
+        arguments.out_dir.display(),
+        arguments.out_dir.display()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
