@@ -68,7 +68,9 @@ pub fn decode_png(bytes: &[u8]) -> Result<Gray, String> {
     let (width, height) = (header.width, header.height);
     let side = width.max(height);
     if side > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(format!("{width}x{height} pixels are more than 4096x4096; shrink the image"));
+        return Err(format!(
+            "{width}x{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS} in all are read, so shrink the image"
+        ));
     }
     let mut reader = decoder.read_info().map_err(explain)?;
     let (color, depth) = reader.output_color_type();

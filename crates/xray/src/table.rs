@@ -90,8 +90,8 @@ impl Table {
     /// # Errors
     /// As [`Table::read`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Table, DataError> {
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+        // The reader takes off a byte order mark itself.
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
         let mut record = csv::ByteRecord::new();
         let mut next = |record: &mut csv::ByteRecord, row: usize| {
             let more =
@@ -114,7 +114,7 @@ impl Table {
             number += 1;
         }
         // An open quote swallows the rest of the file, so it stands in the last record.
-        if text.iter().filter(|&&byte| byte == b'"').count() % 2 == 1 {
+        if bytes.iter().filter(|&&byte| byte == b'"').count() % 2 == 1 {
             let problem = "a quote is not closed".to_owned();
             return Err(DataError::Row { path: path.into(), row: number - 1, problem });
         }

@@ -71,16 +71,18 @@ fn gray_of_eight_bits_is_taken_as_it_is_and_alpha_is_ignored() {
 
 #[test]
 fn colours_become_luma_to_the_nearest() {
+    let luma = |&[r, g, b]: &[u8; 3]| {
+        let [r, g, b] = [r, g, b].map(u64::from);
+        // 0.299, 0.587 and 0.114 in 1/65536; exact halves go up.
+        ((19_595 * r + 38_470 * g + 7_471 * b) as f64 / 65_536.0 + 0.5).floor() as u8
+    };
+    // Every red with every green, so that each weight decides some pixel.
+    let many: Vec<[u8; 3]> = (0..=u16::MAX).map(|k| [k as u8, (k >> 8) as u8, (k % 251) as u8]).collect();
+    let expected: Vec<u8> = many.iter().map(luma).collect();
+    assert_eq!(pixels(&plain(256, 256, 8, 2, many.as_flattened(), &[])), expected);
+
     let colours: Vec<[u8; 3]> = noise(3 * 64).chunks_exact(3).map(|c| [c[0], c[1], c[2]]).collect();
-    let expected: Vec<u8> = colours
-        .iter()
-        .map(|&[r, g, b]| {
-            let [r, g, b] = [r, g, b].map(u64::from);
-            // Weights of 0.299, 0.587 and 0.114 in 1/65536, rounded; exact halves go up.
-            ((19_595 * r + 38_470 * g + 7_471 * b) as f64 / 65_536.0 + 0.5).floor() as u8
-        })
-        .collect();
-    assert_eq!(pixels(&plain(8, 8, 8, 2, colours.as_flattened(), &[])), expected);
+    let expected: Vec<u8> = colours.iter().map(luma).collect();
     let palette = chunk(b"PLTE", colours.as_flattened());
     let indices: Vec<u8> = (0..64).collect();
     assert_eq!(pixels(&plain(8, 8, 8, 3, &indices, &[palette])), expected);
@@ -171,20 +173,25 @@ fn a_wrong_bit_in_any_checksum_is_an_error() {
 #[test]
 fn impossible_sizes_are_refused_before_memory_is_taken() {
     let data = chunk(b"IDAT", &deflate(&[0; 64]));
-    let sizes = [
-        (0, 5),
-        (5, 0),
-        (0x7fff_ffff, 0x7fff_ffff),
-        (4097, 4097),
-        (16_385, 1),
-        (1, 16_385),
-        (16_384, 16_384),
-    ];
-    for (width, height) in sizes {
-        for (depth, color) in [(8, 0), (16, 6)] {
-            let head = header(width, height, depth, color, false);
-            assert!(decode_png(&file(&[head, data.clone()])).is_err(), "{width}x{height}");
+    let refused = |width, height| {
+        [(8, 0), (16, 6)].map(|(depth, color)| {
+            decode_png(&file(&[header(width, height, depth, color, false), data.clone()])).unwrap_err()
+        })
+    };
+    for (width, height) in
+        [(4097, 4097), (16_385, 1), (1, 16_385), (16_384, 1025), (0x7fff_ffff, 0x7fff_ffff)]
+    {
+        for error in refused(width, height) {
+            assert!(error.starts_with(&format!("{width}x{height} pixels; at most 16384")), "{error}");
         }
+    }
+    for error in refused(0, 5).into_iter().chain(refused(5, 0)) {
+        assert!(error.starts_with("damaged"), "{error}");
+    }
+    // The largest that are allowed get as far as their data, of which there are too few.
+    for (width, height) in [(4096, 4096), (16_384, 1024)] {
+        let error = decode_png(&file(&[header(width, height, 8, 0, false), data.clone()])).unwrap_err();
+        assert!(error.starts_with("damaged"), "{error}");
     }
     let of = |rows: usize| file(&[header(4, 4, 8, 0, false), chunk(b"IDAT", &deflate(&vec![0; rows * 5]))]);
     assert!(decode_png(&of(3)).unwrap_err().starts_with("damaged"));

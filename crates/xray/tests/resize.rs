@@ -84,7 +84,7 @@ fn constants_stay_and_an_image_of_the_size_stays() {
 #[test]
 fn a_resizer_keeps_nothing_of_the_last_image() {
     let mut reused = Resizer::new(16);
-    for (width, height) in [(40, 30), (30, 40), (16, 16), (40, 30), (2, 3)] {
+    for (width, height) in [(40, 30), (30, 40), (30, 20), (16, 16), (40, 30), (2, 3)] {
         let image = noise(width, height);
         let mut out = vec![0; 256];
         reused.resize(&image, &mut out, &scalar());

@@ -114,9 +114,9 @@ fn files_without_rows_and_open_quotes_are_errors() {
     let open = two("\n").replacen("0.143\n", "\"0.143\n", 1);
     assert!(failure(open).contains("row 2 (the header is row 1): a quote is not closed"));
     let long = two("\n") + "\"" + &"x".repeat(10 << 20);
-    assert!(failure(long).contains("row 4"));
+    assert!(failure(long).contains("row 4 (the header is row 1): longer than 65536 bytes"));
     let line = two("\n") + &"x".repeat(10 << 20);
-    assert!(failure(line).contains("row 4"));
+    assert!(failure(line).contains("row 4 (the header is row 1): longer than 65536 bytes"));
 }
 
 #[test]
