@@ -185,6 +185,16 @@ pub fn parameters(module: &dyn Module) -> Vec<(String, Parameter)> {
     named(module).into_iter().filter_map(only).collect()
 }
 
+/// The parameters and statistics of `module` as the variables that a traced [`Pass`](crate::Pass) computes with.
+pub fn variables(module: &dyn Module) -> Vec<(String, Tensor)> {
+    let variable = |(name, state)| match state {
+        State::Parameter(parameter) => Some((name, parameter.tensor())),
+        State::Statistic(statistic) => Some((name, statistic.tensor())),
+        State::Counter(_) => None,
+    };
+    named(module).into_iter().filter_map(variable).collect()
+}
+
 /// A copy of the whole state.
 pub fn dictionary(module: &dyn Module) -> Dictionary {
     named(module).into_iter().map(|(name, state)| (name, state.value())).collect()

@@ -1,0 +1,52 @@
+//! What both the tests and `examples/dump_models.rs` replay.
+
+use kinone_core::ops::OPERATORS;
+use kinone_core::tensor::Tensor;
+use kinone_nn::init::Init;
+use kinone_nn::models::{Depth, ResNet};
+use kinone_nn::state::variables;
+use kinone_nn::{Module, Pass};
+use kinone_onnx::{Replay, ReplayError, Run, Trace, export};
+use std::error::Error;
+
+/// A replay, or the name of the case and why there is none.
+pub(crate) type Attempt = Result<Replay, (String, ReplayError)>;
+
+/// Every case of every registered operator.
+pub(crate) fn operators() -> Vec<Attempt> {
+    let attempts = |entry: &'static kinone_core::ops::Entry| {
+        let named = move |(case, attempt): (&str, Result<Replay, ReplayError>)| {
+            attempt.map_err(|reason| (format!("{}: {case}", entry.doc.name), reason))
+        };
+        Replay::of(entry).into_iter().map(named)
+    };
+    OPERATORS.iter().flat_map(attempts).collect()
+}
+
+/// A ResNet-18 whose running statistics have seen a batch, traced on two images, run on one and on eight.
+pub(crate) fn network() -> Result<Replay, Box<dyn Error>> {
+    const SIZE: usize = 64;
+    let draw = Init::new(5);
+    let images = |name: &str, n: usize| draw.at(name).normal([n, 1, SIZE, SIZE], 1.0);
+    let model = ResNet::new(Depth::D18, 1, 14, 2);
+    let pass = Pass::training(0, 0, &[0; 4]);
+    model.forward(&pass, &Tensor::constant(images("seen", 4)))?;
+    pass.commit();
+
+    let x = Tensor::variable(images("traced", 2));
+    let y = model.forward(&Pass::trace(), &x)?;
+    let trace = Trace {
+        name: "resnet18",
+        inputs: &[("images", &x)],
+        weights: &variables(&model),
+        output: ("logits", &y),
+    };
+    let exported = export(&trace, &[("classes", "Mass,Nodule".to_owned()), ("contract", "1".to_owned())])?;
+    let mut runs = Vec::new();
+    for (name, n) in [("one", 1), ("eight", 8)] {
+        let inputs = vec![images(name, n)];
+        let logits = model.forward(&Pass::evaluation(), &Tensor::constant(inputs[0].clone()))?;
+        runs.push(Run { inputs, output: logits.value().as_ref().clone() });
+    }
+    Ok(Replay { name: "resnet18 on one image and on eight".to_owned(), model: exported, runs })
+}

@@ -1,0 +1,86 @@
+//! What tract, an independent runtime, computes from Kinone's models is what Kinone computes.
+
+mod common;
+
+use kinone_onnx::Replay;
+use kinone_onnx::single::RELATIVE;
+use tract_onnx::prelude::*;
+
+/// Operators whose parameters tract takes only from inside the model, as they are in every exported network.
+const WEIGHTS_INSIDE: &[(&str, &str)] =
+    &[("batch_norm2d_eval", "tract folds the parameters into one factor")];
+
+/// The worst difference over the runs.
+fn worst(replay: &Replay) -> TractResult<f64> {
+    let bytes = replay.model.to_bytes();
+    let mut worst = 0.0;
+    for run in &replay.runs {
+        let mut model = tract_onnx::onnx().model_for_read(&mut bytes.as_slice())?;
+        let mut inputs = tvec![];
+        for (index, array) in run.inputs.iter().enumerate() {
+            model.set_input_fact(index, f32::fact(&array.shape()[..]).into())?;
+            inputs.push(Tensor::from_shape(array.shape(), array.data())?.into());
+        }
+        let outputs = model.into_optimized()?.into_runnable()?.run(inputs)?;
+        let found = outputs[0].to_plain_array_view::<f32>()?;
+        let values: Vec<f32> = found.iter().copied().collect();
+        let apart =
+            if found.shape() == &run.output.shape()[..] { run.difference(&values) } else { f64::INFINITY };
+        worst = if apart > worst { apart } else { worst };
+    }
+    Ok(worst)
+}
+
+#[test]
+fn every_operator_that_onnx_expresses_agrees() {
+    let (mut agreed, mut failures) = (0, Vec::new());
+    for attempt in common::operators() {
+        let replay = match attempt {
+            Ok(replay) => replay,
+            Err((name, reason)) => {
+                println!("{name}: {reason}");
+                continue;
+            }
+        };
+        let inside = WEIGHTS_INSIDE.iter().any(|(name, _)| replay.name.starts_with(&format!("{name}:")));
+        let replay = if inside { replay.with_weights_inside() } else { replay };
+        match worst(&replay) {
+            Ok(difference) if difference <= RELATIVE => agreed += 1,
+            Ok(difference) => failures.push(format!("{}: differs by {difference:.2e}", replay.name)),
+            Err(error) => failures.push(format!("{}: {error:#}", replay.name)),
+        }
+    }
+    assert!(failures.is_empty(), "{agreed} agree, these do not:\n{}", failures.join("\n"));
+    assert!(agreed > 0);
+    println!("{agreed} models agree");
+}
+
+#[test]
+fn an_exported_network_agrees_for_any_number_of_images() {
+    let replay = common::network().unwrap();
+    let difference = worst(&replay).unwrap();
+    assert!(difference <= RELATIVE, "differs by {difference:.2e}");
+}
+
+/// Another program's reading of the file finds what was written, under the names a reader expects.
+#[test]
+fn an_exported_network_says_what_it_is() {
+    let replay = common::network().unwrap();
+    let bytes = replay.model.to_bytes();
+    assert_eq!(bytes, common::network().unwrap().model.to_bytes(), "the same network gives another file");
+    let read = tract_onnx::onnx().proto_model_for_read(&mut bytes.as_slice()).unwrap();
+    assert_eq!((read.ir_version, read.opset_import[0].version), (8, 17));
+    let metadata: Vec<(&str, &str)> =
+        read.metadata_props.iter().map(|entry| (entry.key.as_str(), entry.value.as_str())).collect();
+    assert_eq!(metadata, [("classes", "Mass,Nodule"), ("contract", "1")]);
+    let graph = read.graph.unwrap();
+    assert_eq!((graph.input[0].name.as_str(), graph.output[0].name.as_str()), ("images", "logits"));
+    assert_eq!(graph.input.len(), 1);
+    let names: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    for name in ["conv1.weight", "layer1.0.bn1.running_var", "layer2.0.downsample.0.weight", "fc.bias"] {
+        assert!(names.contains(&name), "{name} is not among {names:?}");
+    }
+    // 62 parameters, 40 statistics, and the shape of the flattening.
+    assert_eq!(names.len(), 62 + 40 + 1);
+    assert!(graph.node.iter().any(|node| node.name == "layer1.0.conv1/Conv_0"));
+}
