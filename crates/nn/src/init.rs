@@ -5,7 +5,7 @@
 use kinone_core::array::Array;
 use kinone_core::rng::Stream;
 use kinone_core::shape::Shape;
-use kinone_kernels::math;
+use kinone_kernels::{Cpu, Task, math};
 
 /// Where initial values come from: a seed and a dotted path that grows with the modules.
 #[derive(Clone, Debug)]
@@ -32,18 +32,12 @@ impl Init {
 
     /// Uniform in `[-bound, bound)`.
     pub fn uniform(&self, shape: impl Into<Shape>, bound: f32) -> Array {
-        let stream = self.stream();
-        fill(shape.into(), |k| (2.0 * stream.uniform(k) - 1.0) * bound)
+        fill(shape.into(), Uniform { stream: self.stream(), bound })
     }
 
     /// Normal of mean 0 (Box and Muller, 1958): `std·√(−2 log u)·cos(2πv)`, u in (0, 1], v in [0, 1).
     pub fn normal(&self, shape: impl Into<Shape>, std: f32) -> Array {
-        let stream = self.stream();
-        fill(shape.into(), |k| {
-            let u = 1.0 - stream.uniform(2 * k);
-            let turn = std::f32::consts::TAU * stream.uniform(2 * k + 1);
-            std * ((-2.0 * math::log(u)).sqrt() * math::cos(turn))
-        })
+        fill(shape.into(), Normal { stream: self.stream(), std })
     }
 
     /// Normal with the variance 2/fan that keeps the size of a signal behind a ReLU (He et al., ICCV 2015,
@@ -97,11 +91,64 @@ impl Fan {
     }
 }
 
-fn fill(shape: Shape, value: impl Fn(u64) -> f32) -> Array {
-    let mut array = Array::uninitialized(shape);
-    for (k, x) in array.data_mut().iter_mut().enumerate() {
-        *x = value(k as u64);
+/// A value for each index.
+trait Draw: Copy + Sync {
+    fn draw(&self, k: u64) -> f32;
+}
+
+#[derive(Clone, Copy)]
+struct Uniform {
+    stream: Stream,
+    bound: f32,
+}
+
+impl Draw for Uniform {
+    #[inline(always)]
+    fn draw(&self, k: u64) -> f32 {
+        (2.0 * self.stream.uniform(k) - 1.0) * self.bound
     }
+}
+
+#[derive(Clone, Copy)]
+struct Normal {
+    stream: Stream,
+    std: f32,
+}
+
+impl Draw for Normal {
+    #[inline(always)]
+    fn draw(&self, k: u64) -> f32 {
+        let u = 1.0 - self.stream.uniform(2 * k);
+        let turn = std::f32::consts::TAU * self.stream.uniform(2 * k + 1);
+        self.std * ((-2.0 * math::log(u)).sqrt() * math::cos(turn))
+    }
+}
+
+struct Fill<'a, D> {
+    draw: D,
+    first: usize,
+    out: &'a mut [f32],
+}
+
+impl<D: Draw> Task for Fill<'_, D> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (k, x) in self.out.iter_mut().enumerate() {
+            *x = self.draw.draw((self.first + k) as u64);
+        }
+    }
+}
+
+fn fill(shape: Shape, draw: impl Draw) -> Array {
+    let cpu = Cpu::current();
+    let mut array = Array::uninitialized(shape);
+    let len = array.data().len();
+    cpu.for_slices(len, 4096, &mut [Some(array.data_mut())], |first, parts| {
+        for out in parts.iter_mut().flatten() {
+            cpu.vectorize(Fill { draw, first, out });
+        }
+    });
     array
 }
 

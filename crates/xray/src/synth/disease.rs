@@ -58,7 +58,7 @@ pub(super) fn lesions(seed: u64, visit: Visit, findings: Findings, chest: &mut C
         chest.lung_density -= between(&s, 0, 85, 120);
         for lung in &mut chest.lungs {
             lung.floor += between(&s, 1, 240, 360);
-            lung.fall = lung.fall / 6;
+            lung.fall /= 6;
             lung.ry += 150;
         }
         chest.heart[2] = chest.heart[2] * 780 / 1000;
@@ -122,7 +122,7 @@ pub(super) fn lesions(seed: u64, visit: Visit, findings: Findings, chest: &mut C
     }
     if has(PNEUMOTHORAX) {
         let s = stream(PNEUMOTHORAX);
-        lesions.push(Lesion::Rim { lung: side(&s, 1), width: between(&s, 2, 200, 360) });
+        lesions.push(Lesion::Rim { lung: side(&s, 1), width: between(&s, 2, 220, 380) });
     }
     if has(CONSOLIDATION) {
         let s = stream(CONSOLIDATION);
@@ -137,7 +137,7 @@ pub(super) fn lesions(seed: u64, visit: Visit, findings: Findings, chest: &mut C
     }
     if has(FIBROSIS) {
         let s = stream(FIBROSIS);
-        lesions.push(Lesion::Strands { density: between(&s, 0, 260, 380), top: between(&s, 1, 480, 620) });
+        lesions.push(Lesion::Strands { density: between(&s, 0, 300, 400), top: between(&s, 1, 480, 620) });
     }
     if has(PLEURAL_THICKENING) {
         let s = stream(PLEURAL_THICKENING);
@@ -180,7 +180,7 @@ impl Lesion {
                 let surface = level - climb * climb / 2600;
                 // Down to the diaphragm, and a little into its edge.
                 let here = inside(lung.distance(x, y) - 60, 60);
-                inside(surface - y, 50) * 420 / 1000 * here / 1000
+                inside(surface - y, 50) * 400 / 1000 * here / 1000
             }
             Lesion::Cloud { lung, x: cx, y: cy, rx, ry, density } => {
                 let soft = inside(ellipse(x - cx, y - cy, rx, ry), rx / 2);
@@ -202,8 +202,8 @@ impl Lesion {
                 if depth < 0 || !outer {
                     return 0;
                 }
-                let air = inside(depth - width, 20) * (60 + chest.vessels(x, y) / 5);
-                let line = inside((depth - width).abs() - 28, 18) * 170;
+                let air = inside(depth - width, 20) * (95 + chest.vessels(x, y) / 5);
+                let line = inside((depth - width).abs() - 40, 20) * 330;
                 (line - air) / 1000
             }
             Lesion::Wings { density } => {
@@ -216,8 +216,8 @@ impl Lesion {
             Lesion::Strands { density, top } => {
                 let lung = chest.lung_at(x);
                 let low = (height(lung) - top).clamp(0, 250) * 4;
-                let mesh = (chest.fine.at(x, y).abs() < 230) as i64;
-                low * density / 1000 * (mesh * 1000 + chest.coarse.at(x, y) / 4) / 1000 * within(lung) / 1000
+                let mesh = (330 - chest.fine.at(x, y).abs()).clamp(0, 330) * 3;
+                low * density / 1000 * mesh / 1000 * within(lung) / 1000
             }
             Lesion::Pleura { lung, width, top, bottom, density } => {
                 let depth = -lung.distance(x, y);

@@ -25,7 +25,7 @@ pub(super) fn radiograph(seed: u64, visit: Visit, record: &Record, size: usize) 
         let (x, y) = chest.upright(px, py);
         let mut density = tissue(&chest, x, y);
         for lesion in &lesions {
-            density += lesion.density(&chest, x, y);
+            density += shaded(lesion.density(&chest, x, y), density);
         }
         density += clouds.at(px, py) / 40;
         let slant = across * (px - SIDE / 2) / SIDE + down * (py - SIDE / 2) / SIDE;
@@ -40,6 +40,11 @@ pub(super) fn radiograph(seed: u64, visit: Visit, record: &Record, size: usize) 
         *pixel = (gray + bytes * grain / 148).clamp(0, 255) as u8;
     }
     pixels
+}
+
+/// What a lesion adds where there is `density` already: less behind what is dense.
+fn shaded(lesion: i64, density: i64) -> i64 {
+    if lesion > 0 { lesion * (1150 - density).clamp(100, 1000) / 850 } else { lesion }
 }
 
 /// The density of the chest itself.
