@@ -2,6 +2,7 @@
 //! the operators with their definitions and gradients.
 
 pub mod array;
+pub mod axes;
 pub mod case;
 pub mod check;
 pub mod dual;

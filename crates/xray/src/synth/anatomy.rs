@@ -70,7 +70,7 @@ impl Chest {
         let length = |x: i64| x * scale / 1000;
         let middle = SIDE / 2 + between(&v, 1, -150, 150);
         let height = between(&v, 2, -130, 130);
-        let breath = between(&v, 3, -120, 120) - if frontal { 0 } else { 120 };
+        let breath = between(&v, 3, -170, 170) - if frontal { 0 } else { 120 };
         let lung = |side: i64| {
             let k = 10 + (side + 1) as u64;
             Lung {
@@ -84,7 +84,7 @@ impl Chest {
             }
         };
         let broad = if frontal { 1000 } else { 1130 };
-        let rx = length(between(&p, 40, 540, 640)) * broad / 1000;
+        let rx = length(between(&p, 40, 500, 650)) * broad / 1000;
         let heart = [
             middle + rx * between(&p, 41, 28, 44) / 100,
             2560 + height,
@@ -96,7 +96,7 @@ impl Chest {
             lungs: [lung(-1), lung(1)],
             heart,
             middle,
-            lung_density: 190 + between(&v, 4, -40, 40),
+            lung_density: 200 + between(&v, 4, -70, 70),
             fine: texture("synth/fine", 128),
             coarse: texture("synth/coarse", 420),
             rib_period: length(between(&p, 43, 330, 390)),

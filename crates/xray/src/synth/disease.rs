@@ -48,16 +48,16 @@ pub(super) fn lesions(seed: u64, visit: Visit, findings: Findings, chest: &mut C
     let has = |finding: usize| findings.has(finding);
     if has(CARDIOMEGALY) {
         let s = stream(CARDIOMEGALY);
-        let wider = between(&s, 0, 1340, 1560);
+        let wider = between(&s, 0, 1230, 1430);
         chest.heart[0] += chest.heart[2] * (wider - 1000) / 2600;
         chest.heart[2] = chest.heart[2] * wider / 1000;
         chest.heart[3] = chest.heart[3] * between(&s, 1, 1080, 1200) / 1000;
     }
     if has(EMPHYSEMA) {
         let s = stream(EMPHYSEMA);
-        chest.lung_density -= between(&s, 0, 85, 120);
+        chest.lung_density -= between(&s, 0, 40, 75);
         for lung in &mut chest.lungs {
-            lung.floor += between(&s, 1, 240, 360);
+            lung.floor += between(&s, 1, 130, 250);
             lung.fall /= 6;
             lung.ry += 150;
         }
@@ -87,7 +87,7 @@ pub(super) fn lesions(seed: u64, visit: Visit, findings: Findings, chest: &mut C
         let both = s.below(0, 3) == 0;
         let one = side(&s, 1);
         for lung in lungs.into_iter().filter(|lung| both || lung.side == one.side) {
-            lesions.push(Lesion::Fluid { lung, level: lung.floor - between(&s, 4, 120, 620) });
+            lesions.push(Lesion::Fluid { lung, level: lung.floor - between(&s, 4, 40, 420) });
         }
     }
     if has(INFILTRATION) {
@@ -130,10 +130,10 @@ pub(super) fn lesions(seed: u64, visit: Visit, findings: Findings, chest: &mut C
         let upper = s.below(2, 2) == 0;
         let share = if upper { between(&s, 3, 330, 460) } else { between(&s, 3, 620, 740) };
         let border = lung.y - lung.ry + share * (lung.floor - lung.y + lung.ry) / 1000;
-        lesions.push(Lesion::Lobe { lung, border, upper, density: between(&s, 4, 330, 430) });
+        lesions.push(Lesion::Lobe { lung, border, upper, density: between(&s, 4, 230, 330) });
     }
     if has(EDEMA) {
-        lesions.push(Lesion::Wings { density: between(&stream(EDEMA), 0, 300, 400) });
+        lesions.push(Lesion::Wings { density: between(&stream(EDEMA), 0, 150, 250) });
     }
     if has(FIBROSIS) {
         let s = stream(FIBROSIS);

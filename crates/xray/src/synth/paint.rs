@@ -11,8 +11,8 @@ pub(super) fn radiograph(seed: u64, visit: Visit, record: &Record, size: usize) 
     let mut chest = Chest::new(seed, visit, record);
     let lesions = lesions(seed, visit, record.findings, &mut chest);
     let film = visit.stream(seed, "synth/film");
-    let gain = between(&film, 0, 215, 265);
-    let fog = between(&film, 1, 5, 38);
+    let gain = between(&film, 0, 185, 275);
+    let fog = between(&film, 1, 0, 50);
     let (across, down) = (between(&film, 2, -22, 22), between(&film, 3, -18, 18));
     let grain = between(&film, 4, 5, 9);
     let clouds = Texture::new(&visit.stream(seed, "synth/clouds"), 900);
