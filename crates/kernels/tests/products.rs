@@ -7,7 +7,7 @@ use kinone_kernels::conv::{self, Conv};
 use kinone_kernels::gemm::{self, Extents, Matrix};
 
 fn values(random: &mut Random, case: usize, len: usize) -> Odd {
-    if case % 3 == 0 { random.hostile(len, case.is_multiple_of(2)) } else { random.values(len) }
+    if case.is_multiple_of(3) { random.hostile(len, case.is_multiple_of(2)) } else { random.values(len) }
 }
 
 #[test]
