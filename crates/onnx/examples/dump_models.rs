@@ -4,10 +4,12 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use common::Attempt;
 use kinone_core::array::Array;
-use kinone_onnx::Replay;
 use kinone_onnx::single::RELATIVE;
+use kinone_onnx::{Replay, ReplayError};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::Path;
 
@@ -49,16 +51,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(&folder);
     kinone_files::make_folder(folder)?;
     let mut manifest = Manifest { relative: RELATIVE, models: Vec::new(), refused: Vec::new() };
-    for attempt in common::operators() {
-        match attempt {
-            Ok(replay) => manifest.models.push(dump(folder, manifest.models.len(), replay)?),
-            Err((name, reason)) => manifest.refused.push(Refused { name, reason: reason.to_string() }),
+    let (mut all, mut expressed) = (BTreeSet::new(), BTreeSet::new());
+    for Attempt { operator, case, replay } in common::operators() {
+        all.insert(operator);
+        match replay {
+            Ok(replay) => {
+                expressed.insert(operator);
+                manifest.models.push(dump(folder, manifest.models.len(), replay)?);
+            }
+            Err(ReplayError::Unsupported(reason)) => {
+                manifest.refused.push(Refused { name: format!("{operator}: {case}"), reason: reason.0 });
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     manifest.models.push(dump(folder, manifest.models.len(), common::network()?)?);
-    let text = serde_json::to_string_pretty(&manifest)?;
-    std::fs::write(folder.join("manifest.json"), text)?;
-    println!("{} models, {} cases without a form in ONNX", manifest.models.len(), manifest.refused.len());
+    std::fs::write(folder.join("manifest.json"), serde_json::to_string_pretty(&manifest)?)?;
+    println!("{} of {} operators have a form in ONNX", expressed.len(), all.len());
     Ok(())
 }
 

@@ -166,3 +166,88 @@ fn write(node: &Arc<Node>, weights: &Weights, names: &mut Names) -> Result<Fragm
     names.values.insert(node.id(), value);
     Ok(fragment)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinone_core::array::Array;
+    use kinone_core::graph::checkpoint;
+    use kinone_core::shape::Shape;
+
+    fn variable(shape: impl Into<Shape>) -> Tensor {
+        Tensor::variable(Array::full(shape, 0.5))
+    }
+
+    fn go(x: &Tensor, weights: &[(&str, &Tensor)], y: &Tensor) -> Result<Model, ExportError> {
+        let weights: Vec<(String, Tensor)> =
+            weights.iter().map(|(name, tensor)| ((*name).to_owned(), (*tensor).clone())).collect();
+        export(&Trace { name: "test", inputs: &[("x", x)], weights: &weights, output: ("y", y) }, &[])
+    }
+
+    #[test]
+    fn nodes_follow_the_recording_and_are_called_after_their_weights() {
+        let (x, w, b, unused) = (variable([2, 3]), variable([3, 3]), variable([3]), variable([7]));
+        let h = x.linear(&w, Some(&b)).unwrap().relu().unwrap();
+        let y = h.linear(&w, Some(&b)).unwrap().add(&h).unwrap();
+        let weights = [("fc.weight", &w), ("fc.bias", &b), ("unused", &unused)];
+        let model = go(&x, &weights, &y).unwrap();
+        let graph = model.proto().graph.as_ref().unwrap();
+        let nodes: Vec<(&str, Vec<&str>)> = graph
+            .node
+            .iter()
+            .map(|node| (node.output[0].as_str(), node.input.iter().map(String::as_str).collect()))
+            .collect();
+        let expected = [
+            ("fc/Gemm_0", vec!["x", "fc.weight", "fc.bias"]),
+            ("relu_1/Relu_0", vec!["fc/Gemm_0"]),
+            ("fc_2/Gemm_0", vec!["relu_1/Relu_0", "fc.weight", "fc.bias"]),
+            ("y", vec!["fc_2/Gemm_0", "relu_1/Relu_0"]),
+        ];
+        assert_eq!(nodes, expected);
+        assert_eq!(graph.initializer.len(), 2);
+    }
+
+    #[test]
+    fn the_batch_alone_is_free() {
+        let x = variable([2, 3]);
+        let (logits, sum) = (x.relu().unwrap(), x.reshape([6]).unwrap());
+        let extents = |y: &Tensor| {
+            let model = go(&x, &[], y).unwrap();
+            let graph = model.proto().graph.clone().unwrap();
+            [graph.input[0].clone(), graph.output[0].clone()].map(|value| {
+                let shape = value.r#type.unwrap().tensor_type.unwrap().shape.unwrap();
+                format!("{:?}", shape.dim.into_iter().map(|dim| dim.value.unwrap()).collect::<Vec<_>>())
+            })
+        };
+        let [input, output] = extents(&logits);
+        assert_eq!(input, "[DimParam(\"N\"), DimValue(3)]");
+        assert_eq!(output, input);
+        assert_eq!(extents(&sum)[1], "[DimValue(6)]");
+    }
+
+    #[test]
+    fn an_input_that_is_the_output_is_copied() {
+        let x = variable([2]);
+        let model = go(&x, &[], &x).unwrap();
+        assert_eq!(model.proto().graph.as_ref().unwrap().node[0].op_type, "Identity");
+    }
+
+    #[test]
+    fn what_cannot_be_exported_says_why() {
+        let (x, w) = (variable([2, 3]), variable([2, 3]));
+        let constant = Tensor::constant(Array::full([2, 3], 1.0));
+        assert_eq!(go(&x, &[], &constant), Err(ExportError::NotRecorded));
+        let y = x.add(&constant).unwrap();
+        assert_eq!(go(&x, &[], &y), Err(ExportError::Constant { operator: "add", input: 1 }));
+        let y = x.add(&w).unwrap();
+        assert_eq!(go(&x, &[], &y), Err(ExportError::Unnamed("[2, 3]".to_owned())));
+        assert_eq!(go(&x, &[("x", &w)], &y), Err(ExportError::Twice("x".to_owned())));
+        assert_eq!(go(&x, &[("y", &w)], &y), Err(ExportError::Twice("y".to_owned())));
+        let y = checkpoint(&[&x], |x| x[0].relu()).unwrap();
+        assert_eq!(go(&x, &[], &y), Err(ExportError::Checkpoint));
+        let images = variable([1, 1, 5, 5]);
+        let y = images.adaptive_avg_pool2d((2, 2)).unwrap();
+        let error = go(&images, &[], &y).unwrap_err().to_string();
+        assert!(error.starts_with("export: `adaptive_avg_pool2d`: ONNX cannot express it"), "{error}");
+    }
+}

@@ -216,3 +216,43 @@ fn value_info(name: &str, extents: &[Extent]) -> proto::ValueInfoProto {
         r#type: Some(proto::TypeProto { tensor_type: Some(tensor) }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::pb;
+
+    /// Read back by messages that were generated from the format's own description.
+    #[test]
+    fn every_kind_of_attribute_and_constant_arrives() {
+        let mut fragment = Fragment::new("part");
+        let (floats, whole) = (fragment.floats([1, 2], &[0.5, -0.0]), fragment.integers(&[-1, i64::MAX]));
+        let attributes = [
+            ("int", Attribute::Int(-3)),
+            ("ints", Attribute::Ints(vec![1, -1])),
+            ("float", Attribute::Float(0.0)),
+            ("text", Attribute::Text("constant".to_owned())),
+        ];
+        let value = fragment.node("Made", &[&floats, "", &whole], &attributes);
+        let mut graph = Graph::new("test");
+        graph.add(fragment);
+        let bytes = graph.finish(&value, "y", &Extent::batch("N", &[4, 2])).to_bytes();
+
+        let graph = pb::ModelProto::decode(bytes.as_slice()).unwrap().graph.unwrap();
+        let node = &graph.node[0];
+        assert_eq!(node.input, [floats.as_str(), "", whole.as_str()]);
+        assert_eq!((node.op_type.as_str(), node.output[0].as_str()), ("Made", "y"));
+        let [int, ints, float, text] = &node.attribute[..] else { panic!("{:?}", node.attribute) };
+        assert_eq!((int.r#type(), int.i), (pb::attribute_proto::AttributeType::Int, -3));
+        assert_eq!((ints.r#type(), &ints.ints), (pb::attribute_proto::AttributeType::Ints, &vec![1, -1]));
+        assert_eq!((float.r#type(), float.f.to_bits()), (pb::attribute_proto::AttributeType::Float, 0));
+        assert_eq!(
+            (text.r#type(), &text.s[..]),
+            (pb::attribute_proto::AttributeType::String, &b"constant"[..])
+        );
+        let [f, i] = &graph.initializer[..] else { panic!("{:?}", graph.initializer) };
+        assert_eq!((f.data_type, &f.dims[..], f.raw_data.len()), (1, &[1, 2][..], 8));
+        assert_eq!((i.data_type, &i.dims[..]), (7, &[2][..]));
+        assert_eq!(i.raw_data[..], [(-1_i64).to_le_bytes(), i64::MAX.to_le_bytes()].concat());
+    }
+}

@@ -135,9 +135,20 @@ impl Operator for AvgPool2d {
 
     fn onnx(&self, graph: &mut Fragment, x: &[Value]) -> Result<String, Unsupported> {
         let windows = self.windows(&x[0].shape).map_err(|error| Unsupported(error.to_string()))?;
-        let mut attributes = windows.attributes(self.ceil_mode);
-        attributes.push(("count_include_pad", Attribute::Int(i64::from(self.count_include_pad))));
-        Ok(graph.node("AveragePool", &[&x[0].name], &attributes))
+        let ((above, left), [below, right]) = (self.padding, windows.padding_behind());
+        let counts = |yes: bool| ("count_include_pad", Attribute::Int(i64::from(yes)));
+        if !self.count_include_pad || (below, right) == self.padding {
+            let mut attributes = windows.attributes([above, left, below, right]);
+            attributes.push(counts(self.count_include_pad));
+            return Ok(graph.node("AveragePool", &[&x[0].name], &attributes));
+        }
+        // Zeros of the image's padding count, what lies beyond them does not: the first become pixels.
+        let (a, b) = (above as i64, left as i64);
+        let pads = graph.integers(&[0, 0, a, b, 0, 0, a, b]);
+        let padded = graph.node("Pad", &[&x[0].name, &pads], &[]);
+        let mut attributes = windows.attributes([0, 0, below - above, right - left]);
+        attributes.push(counts(false));
+        Ok(graph.node("AveragePool", &[&padded], &attributes))
     }
 
     fn cases() -> Vec<Case<Self>> {

@@ -87,15 +87,23 @@ impl Windows {
         Some((plane * self.rows.size + h) * self.columns.size + v)
     }
 
-    /// The attributes of ONNX's pooling operators.
-    pub(crate) fn attributes(&self, ceil: bool) -> Vec<(&'static str, Attribute)> {
+    /// The padding below and to the right that gives ONNX these windows without its ceil mode, on whose number of
+    /// windows readers disagree: the operator's, or more where the last window reaches beyond it.
+    pub(crate) fn padding_behind(&self) -> [usize; 2] {
+        let behind = |axis: &Axis, positions: usize| {
+            let end = positions.saturating_sub(1) * axis.stride + axis.dilation * (axis.taps - 1) + 1;
+            end.saturating_sub(axis.size + axis.padding).max(axis.padding)
+        };
+        [behind(&self.rows, self.oh), behind(&self.columns, self.ow)]
+    }
+
+    /// The attributes of ONNX's pooling operators, with padding `[above, left, below, right]`.
+    pub(crate) fn attributes(&self, pads: [usize; 4]) -> Vec<(&'static str, Attribute)> {
         let pair = |f: fn(&Axis) -> usize| Attribute::sizes(&[f(&self.rows), f(&self.columns)]);
-        let (a, b) = (self.rows.padding, self.columns.padding);
         vec![
             ("kernel_shape", pair(|axis| axis.taps)),
             ("strides", pair(|axis| axis.stride)),
-            ("pads", Attribute::sizes(&[a, b, a, b])),
-            ("ceil_mode", Attribute::Int(i64::from(ceil))),
+            ("pads", Attribute::sizes(&pads)),
         ]
     }
 }
@@ -192,7 +200,8 @@ impl Operator for MaxPool2d {
 
     fn onnx(&self, graph: &mut Fragment, x: &[Value]) -> Result<String, Unsupported> {
         let windows = self.windows(&x[0].shape).map_err(|error| Unsupported(error.to_string()))?;
-        let mut attributes = windows.attributes(self.ceil_mode);
+        let [below, right] = windows.padding_behind();
+        let mut attributes = windows.attributes([self.padding.0, self.padding.1, below, right]);
         attributes.push(("dilations", Attribute::sizes(&[self.dilation.0, self.dilation.1])));
         Ok(graph.node("MaxPool", &[&x[0].name], &attributes))
     }

@@ -9,18 +9,25 @@ use kinone_nn::{Module, Pass};
 use kinone_onnx::{Replay, ReplayError, Run, Trace, export};
 use std::error::Error;
 
-/// A replay, or the name of the case and why there is none.
-pub(crate) type Attempt = Result<Replay, (String, ReplayError)>;
+/// A registered operator's case, replayed if ONNX has a form for it.
+pub(crate) struct Attempt {
+    pub(crate) operator: &'static str,
+    pub(crate) case: &'static str,
+    pub(crate) replay: Result<Replay, ReplayError>,
+}
 
 /// Every case of every registered operator.
 pub(crate) fn operators() -> Vec<Attempt> {
-    let attempts = |entry: &'static kinone_core::ops::Entry| {
-        let named = move |(case, attempt): (&str, Result<Replay, ReplayError>)| {
-            attempt.map_err(|reason| (format!("{}: {case}", entry.doc.name), reason))
-        };
-        Replay::of(entry).into_iter().map(named)
-    };
-    OPERATORS.iter().flat_map(attempts).collect()
+    let mut attempts = Vec::new();
+    for entry in OPERATORS {
+        let operator = entry.doc.name;
+        attempts.extend(Replay::of(entry).into_iter().map(|(case, replay)| Attempt {
+            operator,
+            case,
+            replay,
+        }));
+    }
+    attempts
 }
 
 /// A ResNet-18 whose running statistics have seen a batch, traced on two images, run on one and on eight.
