@@ -7,18 +7,19 @@
 //! |---|---|---|---|
 //! | forward | filters | positions (n, i, j) | (channel, tap row, tap column) |
 //! | input gradient | channels | pixels (n, h, v) of one residue of the stride | (filter, tap row, tap column) |
-//! | weight gradient | filters | (channel, tap row, tap column) | positions, in leaves of the batch |
+//! | weight gradient | (channel, tap row, tap column) | filters | positions, in leaves of the batch |
 
-mod gather;
+mod direct;
+mod planes;
 pub mod reference;
 mod weight;
 
 use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::product::{Product, multiply};
+use crate::product::multiply;
 use crate::sums::{self, Images};
-use gather::{Gather, Grid};
-use std::ops::Range;
+use direct::{Direct, Target, Weights};
+use planes::{Grid, Patches};
 
 /// The geometry of a convolution. Pairs are (vertical, horizontal).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +71,32 @@ impl Conv {
         self.kernel.0 * self.kernel.1
     }
 
+    /// The same convolution with long rows, where every position is one pixel.
+    fn flattened(&self) -> Conv {
+        if (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0)) {
+            Conv { input: (1, self.input.0 * self.input.1), ..*self }
+        } else {
+            *self
+        }
+    }
+
+    /// The taps, each where its pixel lies from a position's origin.
+    fn forward_taps(&self) -> Vec<Tap> {
+        let offset =
+            |tap: usize, dilation: usize, padding: usize| (tap * dilation) as isize - padding as isize;
+        (0..self.taps())
+            .map(|index| {
+                let (p, q) = (index / self.kernel.1, index % self.kernel.1);
+                let y = offset(p, self.dilation.0, self.padding.0);
+                let x = offset(q, self.dilation.1, self.padding.1);
+                Tap { index, y, x }
+            })
+            .collect()
+    }
+
     fn check(&self, x: usize, w: usize, y: usize) {
+        let pairs = [self.kernel, self.stride, self.dilation];
+        assert!(pairs.iter().all(|(a, b)| *a > 0 && *b > 0), "a kernel, stride or dilation of zero");
         let (oh, ow) = self.output();
         assert!(self.groups > 0 && self.c.is_multiple_of(self.groups) && self.o.is_multiple_of(self.groups));
         assert_eq!(x, self.n * self.c * self.input.0 * self.input.1, "images of another size");
@@ -85,44 +111,30 @@ impl Conv {
 /// When a slice does not have the geometry's size.
 pub fn forward(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], y: &mut [f32]) {
     conv.check(x.len(), w.len(), y.len());
-    let channels = conv.group_channels();
-    let offset = |tap: usize, taps: usize, dilation: usize, padding: usize| {
-        debug_assert!(tap < taps);
-        (tap * dilation) as isize - padding as isize
-    };
-    let taps: Vec<Tap> = (0..conv.taps())
-        .map(|index| {
-            let (p, q) = (index / conv.kernel.1, index % conv.kernel.1);
-            let y = offset(p, conv.kernel.0, conv.dilation.0, conv.padding.0);
-            let x = offset(q, conv.kernel.1, conv.dilation.1, conv.padding.1);
-            Tap { index, y, x }
-        })
-        .collect();
+    let conv = conv.flattened();
+    let (channels, filters) = (conv.group_channels(), conv.group_filters());
+    let taps = conv.forward_taps();
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
     let y = SharedMut::new(y);
-    for group in 0..conv.groups {
-        let first = group * channels;
-        multiply(
-            cpu,
-            &Direct {
-                rows: conv.group_filters(),
-                patches: Gather::new(x, conv.c, first..first + channels, conv.input, grid, &taps),
-                weight: |row: usize, channel: usize, tap: usize| {
-                    w[((group * conv.group_filters() + row) * channels + channel) * conv.taps() + tap]
-                },
-                taps: &taps,
-                target: Target {
-                    out: y,
-                    channels: conv.o,
-                    first: group * conv.group_filters(),
-                    size: conv.output(),
-                    origin: (0, 0),
-                    step: (1, 1),
-                    grid,
-                },
-            },
-        );
-    }
+    for_groups(cpu, conv.groups, |group| {
+        let patches = Patches {
+            images: x,
+            channels: (conv.c, group * channels),
+            chosen: channels,
+            size: conv.input,
+            grid,
+            taps: &taps,
+        };
+        let w = &w[group * filters * channels * taps.len()..];
+        let target = Target {
+            memory: y,
+            channels: (conv.o, group * filters),
+            size: conv.output(),
+            origin: (0, 0),
+            step: (1, 1),
+        };
+        multiply(cpu, &Direct { rows: filters, patches, weights: Weights::Filters(w), target });
+    });
 }
 
 /// `dx[n, c, h, v]`: [`reference::input_gradient`].
@@ -134,37 +146,52 @@ pub fn forward(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], y: &mut [f32]) {
 /// When a slice does not have the geometry's size.
 pub fn input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     conv.check(dx.len(), w.len(), dy.len());
+    let conv = conv.flattened();
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
+    let phases: Vec<_> = (0..conv.stride.0)
+        .flat_map(|a| (0..conv.stride.1).map(move |b| (a, b)))
+        .map(|residue| (residue, phase_taps(&conv, residue)))
+        .collect();
+    if phases.iter().any(|(_, taps)| taps.is_empty()) {
+        // Pixels between the positions have no term.
+        cpu.for_slices(dx.len(), 1 << 16, &mut [Some(dx)], |_, parts| {
+            parts.iter_mut().flatten().for_each(|part| part.fill(0.0));
+        });
+    }
     let dx = SharedMut::new(dx);
-    let phases = (0..conv.stride.0).flat_map(|a| (0..conv.stride.1).map(move |b| (a, b)));
-    for (a, b) in phases {
+    for ((a, b), taps) in phases.iter().filter(|(_, taps)| !taps.is_empty()) {
         let pixels = |size: usize, start: usize, stride: usize| size.saturating_sub(start).div_ceil(stride);
-        let size = (pixels(conv.input.0, a, conv.stride.0), pixels(conv.input.1, b, conv.stride.1));
+        let size = (pixels(conv.input.0, *a, conv.stride.0), pixels(conv.input.1, *b, conv.stride.1));
         let grid = Grid { n: conv.n, size, step: (1, 1) };
-        let taps = phase_taps(conv, (a, b));
-        for group in 0..conv.groups {
-            let first = group * filters;
-            multiply(
-                cpu,
-                &Direct {
-                    rows: channels,
-                    patches: Gather::new(dy, conv.o, first..first + filters, conv.output(), grid, &taps),
-                    weight: |row: usize, filter: usize, tap: usize| {
-                        w[((first + filter) * channels + row) * conv.taps() + tap]
-                    },
-                    taps: &taps,
-                    target: Target {
-                        out: dx,
-                        channels: conv.c,
-                        first: group * channels,
-                        size: conv.input,
-                        origin: (a, b),
-                        step: conv.stride,
-                        grid,
-                    },
-                },
-            );
-        }
+        for_groups(cpu, conv.groups, |group| {
+            let patches = Patches {
+                images: dy,
+                channels: (conv.o, group * filters),
+                chosen: filters,
+                size: conv.output(),
+                grid,
+                taps,
+            };
+            let w = &w[group * filters * channels * conv.taps()..];
+            let target = Target {
+                memory: dx,
+                channels: (conv.c, group * channels),
+                size: conv.input,
+                origin: (*a, *b),
+                step: conv.stride,
+            };
+            let weights = Weights::Channels { w, taps: conv.taps() };
+            multiply(cpu, &Direct { rows: channels, patches, weights, target });
+        });
+    }
+}
+
+/// Calls `body` for every group; threads share the groups where there are enough.
+fn for_groups(cpu: &Cpu, groups: usize, body: impl Fn(usize) + Sync) {
+    if groups >= 2 * cpu.threads() {
+        cpu.for_ranges(groups, 1, |range| range.for_each(&body));
+    } else {
+        (0..groups).for_each(body);
     }
 }
 
@@ -212,69 +239,4 @@ struct Tap {
     index: usize,
     y: isize,
     x: isize,
-}
-
-/// The product behind the forward pass and the input gradient.
-struct Direct<'a, W> {
-    rows: usize,
-    patches: Gather<'a>,
-    /// The weight of (row, channel, index of the tap).
-    weight: W,
-    taps: &'a [Tap],
-    target: Target<'a>,
-}
-
-impl<W: Fn(usize, usize, usize) -> f32 + Sync> Product for Direct<'_, W> {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-    fn columns(&self) -> usize {
-        self.patches.positions()
-    }
-    fn terms(&self) -> usize {
-        self.patches.terms()
-    }
-    fn pack_rows(&self, row: usize, terms: Range<usize>, width: usize, out: &mut [f32]) {
-        for (out, term) in out.chunks_exact_mut(width).zip(terms) {
-            let (channel, tap) = (term / self.taps.len(), self.taps[term % self.taps.len()].index);
-            for (i, value) in out.iter_mut().enumerate() {
-                *value = if row + i < self.rows { (self.weight)(row + i, channel, tap) } else { 0.0 };
-            }
-        }
-    }
-    fn pack_columns(&self, column: usize, terms: Range<usize>, width: usize, out: &mut [f32]) {
-        self.patches.pack_positions(column, terms, width, out);
-    }
-    fn store(&self, row: usize, column: usize, width: usize, tile: &[f32]) {
-        let rows = self.rows.min(row + tile.len() / width) - row;
-        self.target.store(row, rows, column, width, tile);
-    }
-}
-
-/// Where the outputs of a product go: pixels `origin + step·(i, j)` of images `[n, channels, size]`.
-struct Target<'a> {
-    out: SharedMut<'a, f32>,
-    channels: usize,
-    first: usize,
-    size: (usize, usize),
-    origin: (usize, usize),
-    step: (usize, usize),
-    grid: Grid,
-}
-
-impl Target<'_> {
-    fn store(&self, row: usize, rows: usize, column: usize, width: usize, tile: &[f32]) {
-        let plane = self.size.0 * self.size.1;
-        for run in self.grid.runs(column, width) {
-            let pixel =
-                (self.origin.0 + run.i * self.step.0) * self.size.1 + self.origin.1 + run.j * self.step.1;
-            for i in 0..rows {
-                let from = &tile[i * width + run.at..][..run.len];
-                let start = (run.n * self.channels + self.first + row + i) * plane + pixel;
-                // SAFETY: tiles of one product do not overlap, and products of one call write other channels
-                // or other residues of the stride.
-                unsafe { self.out.write(start, self.step.1, from) };
-            }
-        }
-    }
 }

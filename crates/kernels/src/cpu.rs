@@ -314,6 +314,16 @@ impl<'a, T> SharedMut<'a, T> {
         SharedMut { start: slice.as_mut_ptr(), len: slice.len(), exclusive: std::marker::PhantomData }
     }
 
+    /// Where `range` starts, for writing that this borrow does not follow: at most the elements of the range.
+    ///
+    /// # Panics
+    /// When the range leaves the slice.
+    #[inline]
+    pub(crate) fn pointer(&self, range: Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.len, "range outside the slice");
+        self.start.wrapping_add(range.start)
+    }
+
     /// Writes `values` to every `step`-th element from `start`.
     ///
     /// # Safety

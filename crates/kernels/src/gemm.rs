@@ -6,7 +6,7 @@ pub mod reference;
 
 use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::product::{LeafProduct, Product, multiply, multiply_leaves};
+use crate::product::{LeafProduct, Output, Panel, Product, Strewn, multiply, multiply_leaves, transpose};
 use std::ops::Range;
 
 /// A matrix to be read: element (i, j) is `data[i·rows + j·columns]`, so a transposed one is the same numbers
@@ -71,6 +71,9 @@ pub fn multiply_in_leaves(cpu: &Cpu, extents: Extents, leaf: usize, a: Matrix, b
     multiply_leaves(cpu, &InLeaves { plain: Plain { extents, a, b, c: SharedMut::new(c) }, leaf });
 }
 
+/// Terms of a block of k: a group of panels then stays in the second-level cache.
+const BLOCK: usize = 512;
+
 struct Plain<'a> {
     extents: Extents,
     a: Matrix<'a>,
@@ -79,6 +82,7 @@ struct Plain<'a> {
 }
 
 impl Product for Plain<'_> {
+    type Group = Vec<Panel>;
     fn rows(&self) -> usize {
         self.extents.m
     }
@@ -88,25 +92,62 @@ impl Product for Plain<'_> {
     fn terms(&self) -> usize {
         self.extents.k
     }
-    fn pack_rows(&self, row: usize, terms: Range<usize>, width: usize, out: &mut [f32]) {
-        for (out, k) in out.chunks_exact_mut(width).zip(terms) {
-            for (i, value) in out.iter_mut().enumerate() {
-                *value = if row + i < self.extents.m { self.a.at(row + i, k) } else { 0.0 };
-            }
+    fn block(&self) -> usize {
+        BLOCK
+    }
+    fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, terms: Range<usize>, out: &mut [f32]) {
+        let width = rows.len();
+        pack(cpu, self.a.transposed(), terms, rows, width, out);
+    }
+    fn group(&self, panels: &[Panel]) -> Vec<Panel> {
+        panels.to_vec()
+    }
+    fn pack_columns(&self, cpu: &Cpu, group: &mut Vec<Panel>, terms: Range<usize>, out: &mut [f32]) {
+        let mut out = out;
+        for panel in group {
+            let (one, rest) = out.split_at_mut(terms.len() * panel.width);
+            pack(cpu, self.b, terms.clone(), panel.columns.clone(), panel.width, one);
+            out = rest;
         }
     }
-    fn pack_columns(&self, column: usize, terms: Range<usize>, width: usize, out: &mut [f32]) {
-        for (out, k) in out.chunks_exact_mut(width).zip(terms) {
-            for (j, value) in out.iter_mut().enumerate() {
-                *value = if column + j < self.extents.n { self.b.at(k, column + j) } else { 0.0 };
-            }
-        }
+    fn output(&self) -> Output<'_> {
+        Output { memory: self.c, stride: self.extents.n }
     }
-    fn store(&self, row: usize, column: usize, width: usize, tile: &[f32]) {
-        let used = width.min(self.extents.n - column);
-        for (i, line) in tile.chunks_exact(width).take(self.extents.m - row).enumerate() {
+    fn place(&self, panel: &Panel) -> Option<usize> {
+        (panel.columns.len() == panel.width).then_some(panel.columns.start)
+    }
+    fn store(&self, group: &Vec<Panel>, index: usize, rows: Range<usize>, tile: &[f32]) {
+        self.store_panel(&group[index], rows, tile);
+    }
+}
+
+impl Plain<'_> {
+    fn store_panel(&self, panel: &Panel, rows: Range<usize>, tile: &[f32]) {
+        for (row, line) in rows.zip(tile.chunks_exact(panel.width)) {
+            let start = row * self.extents.n + panel.columns.start;
             // SAFETY: tiles of one product do not overlap.
-            unsafe { self.c.write((row + i) * self.extents.n + column, 1, &line[..used]) };
+            unsafe { self.c.write(start, 1, &line[..panel.columns.len()]) };
+        }
+    }
+}
+
+/// `out[k][j] = matrix[k][j]` for some of its rows and columns, `width` values apart from k to k.
+fn pack(cpu: &Cpu, matrix: Matrix, rows: Range<usize>, columns: Range<usize>, width: usize, out: &mut [f32]) {
+    if rows.is_empty() || columns.is_empty() {
+        return;
+    }
+    let from = &matrix.data[rows.start * matrix.rows + columns.start * matrix.columns..];
+    if matrix.columns == 1 {
+        for (k, out) in out.chunks_exact_mut(width).enumerate() {
+            out[..columns.len()].copy_from_slice(&from[k * matrix.rows..][..columns.len()]);
+        }
+    } else if matrix.rows == 1 {
+        transpose(cpu, (columns.len(), rows.len()), (from, matrix.columns), (out, width));
+    } else {
+        for (k, out) in out.chunks_exact_mut(width).enumerate() {
+            for (j, value) in out[..columns.len()].iter_mut().enumerate() {
+                *value = from[k * matrix.rows + j * matrix.columns];
+            }
         }
     }
 }
@@ -116,18 +157,12 @@ struct InLeaves<'a> {
     leaf: usize,
 }
 
-impl InLeaves<'_> {
-    fn absolute(&self, leaf: usize, terms: Range<usize>) -> Range<usize> {
-        leaf * self.leaf + terms.start..leaf * self.leaf + terms.end
-    }
-}
-
 impl LeafProduct for InLeaves<'_> {
     fn rows(&self) -> usize {
-        self.plain.rows()
+        self.plain.extents.m
     }
     fn columns(&self) -> usize {
-        self.plain.columns()
+        self.plain.extents.n
     }
     fn leaves(&self) -> usize {
         self.plain.extents.k.div_ceil(self.leaf)
@@ -135,13 +170,24 @@ impl LeafProduct for InLeaves<'_> {
     fn terms(&self, leaf: usize) -> usize {
         self.leaf.min(self.plain.extents.k - leaf * self.leaf)
     }
-    fn pack_rows(&self, leaf: usize, row: usize, terms: Range<usize>, width: usize, out: &mut [f32]) {
-        self.plain.pack_rows(row, self.absolute(leaf, terms), width, out);
+    fn stage<'s>(
+        &'s self,
+        _: &Cpu,
+        rows: Range<usize>,
+        leaf: usize,
+        terms: Range<usize>,
+        _: &'s mut Vec<f32>,
+    ) -> Strewn<'s> {
+        let a = self.plain.a;
+        let steps = terms.map(|k| (leaf * self.leaf + k) * a.columns).collect();
+        Strewn::new(a.data, rows.map(|row| row * a.rows).collect(), steps)
     }
-    fn pack_columns(&self, leaf: usize, column: usize, terms: Range<usize>, width: usize, out: &mut [f32]) {
-        self.plain.pack_columns(column, self.absolute(leaf, terms), width, out);
+    fn pack_columns(&self, cpu: &Cpu, panel: &Panel, leaf: usize, terms: Range<usize>, out: &mut [f32]) {
+        let (first, len) = (leaf * self.leaf + terms.start, terms.len());
+        let out = &mut out[..len * panel.width];
+        pack(cpu, self.plain.b, first..first + len, panel.columns.clone(), panel.width, out);
     }
-    fn store(&self, row: usize, column: usize, width: usize, tile: &[f32]) {
-        self.plain.store(row, column, width, tile);
+    fn store(&self, _: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]) {
+        self.plain.store_panel(panel, rows, tile);
     }
 }

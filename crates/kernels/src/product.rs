@@ -1,50 +1,101 @@
-//! Products of two packed operands: the engine behind matrix products and convolutions.
+//! Products of two operands: the engine behind matrix products and convolutions.
 //!
-//! An output is `c = +0; for k ascending { c = fma(a_k, b_k, c) }`. A tile of outputs, `MR` rows by `NR`
-//! columns, stays in registers while k runs; vector lanes are columns, so every lane is another output and
-//! width cannot change a bit. Long k is cut into blocks: a tile is stored as f32, which loses nothing, and
-//! taken up again.
+//! An output is `c = +0; for k ascending { c = fma(a_k, b_k, c) }`. A tile of outputs stays in registers while
+//! k runs; vector lanes are columns, so every lane is another output and width cannot change a bit. Long k is
+//! cut into blocks: a tile is stored as f32, which loses nothing, and taken up again.
 //!
 //! ```text
-//!            b: [k][NR]  packed, one panel of columns
-//!              │
-//! a: [k][MR] ──┼──▶ tile [MR][NR]
+//!             b: [k][width]  packed, a panel of columns
+//!               │
+//! a: [k][rows] ─┼──▶ tile [rows][width]
 //! ```
 //!
-//! What the operands are is said by a [`Product`]: how to pack rows and columns, and where a finished tile
-//! goes.
+//! Threads share panels of columns, and rows where columns are few; never terms. What the operands are, and
+//! where a finished tile goes, is said by a [`Product`].
 
+mod fma;
 mod lanes;
 mod leaves;
+mod tile;
+mod transpose;
 
-pub(crate) use leaves::{LeafProduct, multiply_leaves};
+pub(crate) use leaves::{LeafProduct, Strewn, multiply_leaves};
+pub(crate) use transpose::{transpose, transpose_to};
 
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use lanes::Kernel;
 use std::ops::Range;
+use tile::{Kernel, Left, Tile};
 
-/// Terms a block of k has at most: a block of `NR` columns then stays in the second-level cache.
-const BLOCK: usize = 512;
-/// Panels a thread packs at a time, so that each packed row of the left operand serves several.
+/// Panels that are packed together, so that each packed row of the left operand serves several. They stay in
+/// the second-level cache for a block of k.
 const GROUP: usize = 4;
+/// Values a packing may write past the end of a panel.
+pub(crate) const SLACK: usize = 16;
 
 /// A product of two operands that are packed on demand.
 pub(crate) trait Product: Sync {
+    /// What is known about neighbouring panels before their terms are packed.
+    type Group;
     /// Rows of the output.
     fn rows(&self) -> usize;
     /// Columns of the output.
     fn columns(&self) -> usize;
     /// Terms of each output.
     fn terms(&self) -> usize;
-    /// Writes `out[k][width]`: the left operand of rows `row..row + width`, +0 beyond the last row.
-    fn pack_rows(&self, row: usize, terms: Range<usize>, width: usize, out: &mut [f32]);
-    /// Writes `out[k][width]`: the right operand of columns `column..column + width`, +0 beyond the last.
-    fn pack_columns(&self, column: usize, terms: Range<usize>, width: usize, out: &mut [f32]);
-    /// Takes a finished tile `[rows][width]` whose first output is `(row, column)`; what lies beyond the last
-    /// row or column is rubbish. Tiles of one product never overlap.
-    fn store(&self, row: usize, column: usize, width: usize, tile: &[f32]);
+    /// Terms of a block of k.
+    fn block(&self) -> usize;
+    /// Writes `out[k][rows.len()]`, the left operand.
+    fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, terms: Range<usize>, out: &mut [f32]);
+    /// Gets ready for some panels.
+    fn group(&self, panels: &[Panel]) -> Self::Group;
+    /// Writes `out[panel][k][panel.width]`, the right operand, anything beyond the last column. `out` has
+    /// [`SLACK`] values more, for anything.
+    fn pack_columns(&self, cpu: &Cpu, group: &mut Self::Group, terms: Range<usize>, out: &mut [f32]);
+    /// The output.
+    fn output(&self) -> Output<'_>;
+    /// Where column `panel.start` of row 0 lies in the output, if all columns of the panel follow it there.
+    fn place(&self, panel: &Panel) -> Option<usize>;
+    /// Takes a finished tile `[rows.len()][width]` of the group's panel `index` that has no place. Tiles of one
+    /// product never overlap.
+    fn store(&self, group: &Self::Group, index: usize, rows: Range<usize>, tile: &[f32]);
+}
+
+/// The memory of a product's outputs, and the distance from one row to the next.
+#[derive(Clone, Copy)]
+pub(crate) struct Output<'a> {
+    pub(crate) memory: SharedMut<'a, f32>,
+    pub(crate) stride: usize,
+}
+
+/// Columns that share a tile.
+#[derive(Clone, Debug)]
+pub(crate) struct Panel {
+    /// The columns.
+    pub(crate) columns: Range<usize>,
+    /// Their number, rounded up to whole registers.
+    pub(crate) width: usize,
+}
+
+impl Panel {
+    /// Cuts columns into panels of at most `wide` registers, as even as they can be.
+    fn cut(columns: usize, kernel: &Kernel) -> Vec<Panel> {
+        let registers = columns.div_ceil(kernel.lanes);
+        let count = registers.div_ceil(kernel.wide);
+        let start = |panel: usize| panel * registers / count * kernel.lanes;
+        (0..count)
+            .map(|panel| {
+                let (start, end) = (start(panel), start(panel + 1));
+                Panel { columns: start..end.min(columns), width: end - start }
+            })
+            .collect()
+    }
+}
+
+/// Cuts `count` things into ranges of at most `most`, as even as they can be.
+fn even(count: usize, parts: usize, part: usize) -> Range<usize> {
+    part * count / parts..(part + 1) * count / parts
 }
 
 /// Computes every output of `product`.
@@ -53,116 +104,116 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
         return;
     }
     let kernel = Kernel::of(cpu);
-    let (tiles, panels) = (product.rows().div_ceil(kernel.rows), product.columns().div_ceil(kernel.columns));
-    let left = pack_left(cpu, product, kernel, tiles);
-    // Where columns are few, every thread would pack all of them: then they are packed once for all.
-    if cpu.threads() == 1 || panels >= 4 * cpu.threads() {
-        cpu.for_ranges(panels, 1, |range| {
-            let mut work = Columns::new(product, kernel, &left, tiles);
-            for first in range.clone().step_by(GROUP) {
-                work.run(first..(first + GROUP).min(range.end));
-            }
-        });
-    } else {
-        shared_columns(cpu, product, kernel, &left, tiles, panels);
-    }
+    let panels = Panel::cut(product.columns(), &kernel);
+    let groups = panels.len().div_ceil(GROUP);
+    // Threads share the groups of panels. Where these are few they share the rows, and each packs all columns.
+    let tiles = product.rows().div_ceil(kernel.rows);
+    let parts = if groups >= 8 * cpu.threads() { 1 } else { cpu.threads().min(tiles) };
+    // Rows are packed once for all where several groups need them.
+    let packed = (groups > 1).then(|| pack_left(cpu, product, kernel, tiles));
+    cpu.for_ranges(parts * groups, 1, |range| {
+        let mut work = Work::new(cpu, product, kernel, packed.as_deref(), tiles.div_ceil(parts));
+        for index in range {
+            let panels = &panels[even(panels.len(), groups, index % groups)];
+            work.run(even(tiles, parts, index / groups), panels);
+        }
+    });
 }
 
-/// The whole left operand, `[tile][k][MR]`.
+/// The whole left operand: for each tile `[k][rows]`.
 fn pack_left(cpu: &Cpu, product: &impl Product, kernel: Kernel, tiles: usize) -> Buffer {
-    let stride = product.terms() * kernel.rows;
-    let mut left = Buffer::take(tiles * stride);
-    if stride > 0 {
-        cpu.for_slices(tiles * stride, stride, &mut [Some(&mut *left)], |offset, parts| {
-            for part in parts.iter_mut().flatten() {
-                for (index, tile) in part.chunks_exact_mut(stride).enumerate() {
-                    let row = (offset / stride + index) * kernel.rows;
-                    product.pack_rows(row, 0..product.terms(), kernel.rows, tile);
-                }
-            }
-        });
-    }
+    let mut left = Buffer::take(product.rows() * product.terms());
+    let shared = SharedMut::new(&mut left);
+    cpu.for_ranges(tiles, 1, |range| {
+        for tile in range {
+            let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
+            // SAFETY: every tile has other rows.
+            let out = unsafe { shared.slice(rows.start * product.terms()..rows.end * product.terms()) };
+            product.pack_rows(cpu, rows, 0..product.terms(), out);
+        }
+    });
     left
 }
 
-/// One thread's work on columns of its own.
-struct Columns<'a, P> {
+/// One thread's work.
+struct Work<'a, P: Product> {
+    cpu: &'a Cpu,
     product: &'a P,
     kernel: Kernel,
-    left: &'a [f32],
-    tiles: usize,
-    packed: Buffer,
-    unfinished: Buffer,
+    left: Option<&'a [f32]>,
+    /// A tile's rows for one block, where they are not packed yet.
+    rows: Buffer,
+    /// A group's columns for one block.
+    columns: Buffer,
+    /// Tiles that have no place in the output.
+    tiles: Buffer,
 }
 
-impl<'a, P: Product> Columns<'a, P> {
-    fn new(product: &'a P, kernel: Kernel, left: &'a [f32], tiles: usize) -> Self {
-        let terms = product.terms();
-        let kept = if terms > BLOCK { tiles * GROUP } else { 1 };
-        let packed = Buffer::take(GROUP * terms.min(BLOCK) * kernel.columns);
-        let unfinished = Buffer::take(kept * kernel.size());
-        Columns { product, kernel, left, tiles, packed, unfinished }
+impl<'a, P: Product> Work<'a, P> {
+    fn new(cpu: &'a Cpu, product: &'a P, kernel: Kernel, left: Option<&'a [f32]>, tiles: usize) -> Self {
+        let (block, width) = (product.block().min(product.terms()), kernel.wide * kernel.lanes);
+        let rows = Buffer::take(if left.is_none() { block * kernel.rows } else { 0 });
+        let columns = Buffer::take(block * width * GROUP + SLACK);
+        let kept = if product.terms() > block { tiles * GROUP } else { 1 };
+        Work { cpu, product, kernel, left, rows, columns, tiles: Buffer::take(kept * kernel.rows * width) }
     }
 
-    /// All rows of a group of panels.
-    fn run(&mut self, panels: Range<usize>) {
-        let (kernel, terms) = (self.kernel, self.product.terms());
-        for start in (0..terms.max(1)).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(terms);
-            let panel_size = block.len() * kernel.columns;
-            for (index, panel) in panels.clone().enumerate() {
-                let packed = &mut self.packed[index * panel_size..(index + 1) * panel_size];
-                self.product.pack_columns(panel * kernel.columns, block.clone(), kernel.columns, packed);
-            }
-            let last = block.end == terms;
-            for tile in 0..self.tiles {
-                let from = (tile * terms + block.start) * kernel.rows;
-                let a = &self.left[from..from + block.len() * kernel.rows];
-                for (index, panel) in panels.clone().enumerate() {
-                    let b = &self.packed[index * panel_size..(index + 1) * panel_size];
-                    let slot = if terms > BLOCK { tile * GROUP + index } else { 0 };
-                    let c = &mut self.unfinished[slot * kernel.size()..(slot + 1) * kernel.size()];
-                    kernel.run(a, b, c, start > 0);
-                    if last {
-                        self.product.store(tile * kernel.rows, panel * kernel.columns, kernel.columns, c);
+    /// Some rows of some panels.
+    fn run(&mut self, tiles: Range<usize>, panels: &[Panel]) {
+        let (product, kernel, terms) = (self.product, self.kernel, self.product.terms());
+        let mut group = product.group(panels);
+        let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
+        let size = kernel.rows * kernel.wide * kernel.lanes;
+        let several = terms > product.block();
+        for start in (0..terms.max(1)).step_by(product.block()) {
+            let block = start..(start + product.block()).min(terms);
+            let packed = panels.iter().map(|panel| panel.width).sum::<usize>() * block.len();
+            product.pack_columns(self.cpu, &mut group, block.clone(), &mut self.columns[..packed + SLACK]);
+            for tile in tiles.clone() {
+                let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
+                let left = match self.left {
+                    Some(left) => {
+                        &left[rows.start * terms..][block.start * rows.len()..block.end * rows.len()]
                     }
+                    None => {
+                        let out = &mut self.rows[..block.len() * rows.len()];
+                        product.pack_rows(self.cpu, rows.clone(), block.clone(), out);
+                        out
+                    }
+                };
+                let mut right = &self.columns[..];
+                let slot = if several { (tile - tiles.start) * GROUP * size } else { 0 };
+                for (index, panel) in panels.iter().enumerate() {
+                    let (to, stride) = match places[index] {
+                        Some(place) => {
+                            let Output { memory, stride } = product.output();
+                            let first = rows.start * stride + place;
+                            let len = (rows.len() - 1) * stride + panel.width;
+                            (memory.pointer(first..first + len), stride)
+                        }
+                        None => {
+                            let tile = &mut self.tiles[slot + if several { index * size } else { 0 }..];
+                            (tile[..rows.len() * panel.width].as_mut_ptr(), panel.width)
+                        }
+                    };
+                    let tile = Tile {
+                        left: Left::Packed(left),
+                        right,
+                        terms: block.len(),
+                        to,
+                        stride,
+                        resume: start > 0,
+                        earlier: &[],
+                    };
+                    // SAFETY: the output was measured where `to` was made; tiles of one product do not overlap.
+                    unsafe { kernel.run(rows.len(), panel.width, &tile) };
+                    if places[index].is_none() && block.end == terms {
+                        let tile = &self.tiles[slot + if several { index * size } else { 0 }..];
+                        product.store(&group, index, rows.clone(), &tile[..rows.len() * panel.width]);
+                    }
+                    right = &right[block.len() * panel.width..];
                 }
             }
         }
     }
-}
-
-/// Packs all columns once, then lets the threads share the tiles.
-fn shared_columns(
-    cpu: &Cpu,
-    product: &impl Product,
-    kernel: Kernel,
-    left: &[f32],
-    tiles: usize,
-    panels: usize,
-) {
-    let terms = product.terms();
-    let stride = terms * kernel.columns;
-    let mut packed = Buffer::take(panels * stride);
-    let blocks = terms.div_ceil(BLOCK);
-    let shared = SharedMut::new(&mut packed);
-    cpu.for_ranges(panels * blocks, 1, |range| {
-        for part in range {
-            let (panel, start) = (part / blocks, part % blocks * BLOCK);
-            let block = start..(start + BLOCK).min(terms);
-            let from = panel * stride + start * kernel.columns;
-            // SAFETY: every part is another block of another panel.
-            let out = unsafe { shared.slice(from..from + block.len() * kernel.columns) };
-            product.pack_columns(panel * kernel.columns, block, kernel.columns, out);
-        }
-    });
-    cpu.for_ranges(tiles * panels, 1, |range| {
-        let mut c = Buffer::take(kernel.size());
-        for part in range {
-            let (tile, panel) = (part / panels, part % panels);
-            let a = &left[tile * terms * kernel.rows..(tile + 1) * terms * kernel.rows];
-            kernel.run(a, &packed[panel * stride..(panel + 1) * stride], &mut c, false);
-            product.store(tile * kernel.rows, panel * kernel.columns, kernel.columns, &c);
-        }
-    });
 }

@@ -1,110 +1,127 @@
-//! The weight gradient: rows are filters, columns are (channel, tap), terms are positions in leaves.
+//! The weight gradient: rows are (channel, tap), columns are filters, terms are positions in leaves.
+//!
+//! Filters lie in the lanes, so only `dy` is packed; a row reads its pixels where they lie.
 
-use super::gather::{Gather, Grid};
-use super::{Conv, Tap};
+use super::Conv;
+use super::planes::{Grid, Patches, Planes};
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves};
-use crate::product::{LeafProduct, multiply_leaves};
+use crate::product::{LeafProduct, Panel, Strewn, multiply_leaves, transpose, transpose_to};
 use std::ops::Range;
 
 pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let size = conv.output();
-    let taps: Vec<Tap> = (0..conv.taps())
-        .map(|index| {
-            let (p, q) = (index / conv.kernel.1, index % conv.kernel.1);
-            let y = (p * conv.dilation.0) as isize - conv.padding.0 as isize;
-            let x = (q * conv.dilation.1) as isize - conv.padding.1 as isize;
-            Tap { index, y, x }
+    // Leaves are those of the shape as it was given.
+    let leaves: Vec<Range<usize>> = batch_leaves(conv.n, size.0, size.1)
+        .into_iter()
+        .map(|BatchLeaf { samples, rows }| {
+            let start = (samples.start * size.0 + rows.start) * size.1;
+            start..start + samples.len() * rows.len() * size.1
         })
         .collect();
-    let leaves = batch_leaves(conv.n, size.0, size.1);
-    let channels = conv.group_channels();
-    let grid = Grid { n: conv.n, size, step: conv.stride };
+    let conv = conv.flattened();
+    let taps = conv.forward_taps();
+    let (channels, filters) = (conv.group_channels(), conv.group_filters());
+    let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
     let dw = SharedMut::new(dw);
-    for group in 0..conv.groups {
-        let first = group * channels;
-        let patches = Gather::new(x, conv.c, first..first + channels, conv.input, grid, &taps);
-        multiply_leaves(cpu, &WeightGradient { conv, group, patches, dy, leaves: &leaves, dw });
-    }
+    super::for_groups(cpu, conv.groups, |group| {
+        let patches = Patches {
+            images: x,
+            channels: (conv.c, group * channels),
+            chosen: channels,
+            size: conv.input,
+            grid,
+            taps: &taps,
+        };
+        let first = group * filters;
+        multiply_leaves(
+            cpu,
+            &WeightGradient { patches, dy, filters: (conv.o, first), chosen: filters, leaves: &leaves, dw },
+        );
+    });
 }
 
 struct WeightGradient<'a> {
-    conv: &'a Conv,
-    group: usize,
-    patches: Gather<'a>,
+    patches: Patches<'a>,
     dy: &'a [f32],
-    leaves: &'a [BatchLeaf],
+    /// All filters, and the first of the group.
+    filters: (usize, usize),
+    /// Filters of the group.
+    chosen: usize,
+    /// Leaves, as ranges of positions.
+    leaves: &'a [Range<usize>],
     dw: SharedMut<'a, f32>,
 }
 
 impl WeightGradient<'_> {
-    /// The positions (n, i, j) of some terms of a leaf.
-    fn positions(&self, leaf: usize, terms: Range<usize>) -> impl Iterator<Item = (usize, usize, usize)> {
-        let BatchLeaf { samples, rows } = &self.leaves[leaf];
-        let columns = self.conv.output().1;
-        let plane = rows.len() * columns;
-        let (first, row) = (samples.start, rows.start);
-        terms.map(move |term| (first + term / plane, row + term % plane / columns, term % columns))
+    fn positions(&self, leaf: usize, terms: &Range<usize>) -> Range<usize> {
+        let start = self.leaves[leaf].start;
+        start + terms.start..start + terms.end
     }
 }
 
 impl LeafProduct for WeightGradient<'_> {
     fn rows(&self) -> usize {
-        self.conv.group_filters()
+        self.patches.chosen * self.patches.taps.len()
     }
     fn columns(&self) -> usize {
-        self.patches.terms()
+        self.chosen
     }
     fn leaves(&self) -> usize {
         self.leaves.len()
     }
     fn terms(&self, leaf: usize) -> usize {
-        let BatchLeaf { samples, rows } = &self.leaves[leaf];
-        samples.len() * rows.len() * self.conv.output().1
+        self.leaves[leaf].len()
     }
 
-    fn pack_rows(&self, leaf: usize, row: usize, terms: Range<usize>, width: usize, out: &mut [f32]) {
-        let (oh, ow) = self.conv.output();
-        let BatchLeaf { samples, rows } = &self.leaves[leaf];
-        let plane = rows.len() * ow;
-        let used = width.min(self.rows() - row);
-        let mut done = 0;
+    fn stage<'s>(
+        &'s self,
+        _: &Cpu,
+        rows: Range<usize>,
+        leaf: usize,
+        terms: Range<usize>,
+        scratch: &'s mut Vec<f32>,
+    ) -> Strewn<'s> {
+        let positions = self.positions(leaf, &terms);
+        let planes = Planes::new(&self.patches, positions.clone(), 0);
+        let taps = self.patches.taps.len();
+        let channels = rows.start / taps..rows.end.div_ceil(taps);
+        scratch.clear();
+        scratch.resize(planes.scratch(channels.len()), 0.0);
+        let first = channels.start;
+        let (data, base) = planes.stage(&self.patches, channels, scratch);
+        let at = |row: usize| base + (row / taps - first) * planes.channel() + planes.taps()[row % taps];
+        let bases = rows.map(at).collect();
+        let mut steps = Vec::with_capacity(terms.len());
+        for run in self.patches.grid.runs(positions) {
+            let at = planes.at(&run);
+            steps.extend(at..at + run.len);
+        }
+        Strewn::new(data, bases, steps)
+    }
+
+    fn pack_columns(&self, cpu: &Cpu, panel: &Panel, leaf: usize, terms: Range<usize>, out: &mut [f32]) {
+        let plane = self.patches.grid.size.0 * self.patches.grid.size.1;
+        let positions = self.positions(leaf, &terms);
+        let mut next = positions.start;
         // Whole stretches of one image at a time.
-        while done < terms.len() {
-            let term = terms.start + done;
-            let (n, at) = (samples.start + term / plane, rows.start * ow + term % plane);
-            let len = (plane - term % plane).min(terms.len() - done);
-            let out = &mut out[done * width..(done + len) * width];
-            for i in 0..width {
-                if i < used {
-                    let filter = self.group * self.rows() + row + i;
-                    let from = (n * self.conv.o + filter) * oh * ow + at;
-                    let line = &self.dy[from..from + len];
-                    for (position, value) in out.chunks_exact_mut(width).zip(line) {
-                        position[i] = *value;
-                    }
-                } else {
-                    for position in out.chunks_exact_mut(width) {
-                        position[i] = 0.0;
-                    }
-                }
-            }
-            done += len;
+        while next < positions.end {
+            let len = (plane - next % plane).min(positions.end - next);
+            let filter = self.filters.1 + panel.columns.start;
+            let from = &self.dy[(next / plane * self.filters.0 + filter) * plane + next % plane..];
+            let to = &mut out[(next - positions.start) * panel.width..];
+            transpose(cpu, (panel.columns.len(), len), (from, plane), (to, panel.width));
+            next += len;
         }
     }
 
-    fn pack_columns(&self, leaf: usize, column: usize, terms: Range<usize>, width: usize, out: &mut [f32]) {
-        self.patches.pack_terms(column, self.positions(leaf, terms), width, out);
-    }
-
-    fn store(&self, row: usize, column: usize, width: usize, tile: &[f32]) {
-        let columns = self.columns();
-        let used = width.min(columns - column);
-        for (i, line) in tile.chunks_exact(width).take(self.rows() - row).enumerate() {
-            let start = (self.group * self.rows() + row + i) * columns + column;
-            // SAFETY: tiles of one product do not overlap, and groups write other filters.
-            unsafe { self.dw.write(start, 1, &line[..used]) };
-        }
+    fn store(&self, cpu: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]) {
+        let (all, filters) = (self.rows(), panel.columns.len());
+        let start = (self.filters.1 + panel.columns.start) * all + rows.start;
+        let to = self.dw.pointer(start..start + (filters - 1) * all + rows.len());
+        assert!(tile.len() >= (rows.len() - 1) * panel.width + filters, "a short tile");
+        // SAFETY: both sides were measured; tiles of one product do not overlap, and groups write other filters.
+        unsafe { transpose_to(cpu, (rows.len(), filters), (tile.as_ptr(), panel.width), (to, all)) };
     }
 }

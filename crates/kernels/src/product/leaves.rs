@@ -1,16 +1,17 @@
 //! Products whose terms are cut into leaves: each leaf a chain from +0, leaves added by the tree of their
 //! index (rule 5 of the contract). Weight gradients are of this kind.
 
-use super::BLOCK;
-use super::lanes::Kernel;
-use crate::leaves::tree;
+use super::tile::{Kernel, Left, Tile};
+use super::{Panel, SLACK, even};
+use crate::Cpu;
 use crate::memory::Buffer;
-use crate::{Cpu, Task};
 use std::ops::Range;
 
-/// Row tiles and column panels that a thread takes together: their partial sums stay in the cache.
-const TILES: usize = 32;
-const PANELS: usize = 4;
+/// Terms of a block of k at most.
+const BLOCK: usize = 512;
+/// Tiles and panels that a thread takes together: their sums stay in the second-level cache.
+const TILES: usize = 64;
+const PANELS: usize = 3;
 
 /// A product whose terms come in leaves.
 pub(crate) trait LeafProduct: Sync {
@@ -22,12 +23,38 @@ pub(crate) trait LeafProduct: Sync {
     fn leaves(&self) -> usize;
     /// Terms of a leaf.
     fn terms(&self, leaf: usize) -> usize;
-    /// As [`super::Product::pack_rows`], of some terms of a leaf.
-    fn pack_rows(&self, leaf: usize, row: usize, terms: Range<usize>, width: usize, out: &mut [f32]);
-    /// As [`super::Product::pack_columns`], of some terms of a leaf.
-    fn pack_columns(&self, leaf: usize, column: usize, terms: Range<usize>, width: usize, out: &mut [f32]);
-    /// As [`super::Product::store`].
-    fn store(&self, row: usize, column: usize, width: usize, tile: &[f32]);
+    /// Says where the left operand lies, copying it to `scratch` if need be.
+    fn stage<'s>(
+        &'s self,
+        cpu: &Cpu,
+        rows: Range<usize>,
+        leaf: usize,
+        terms: Range<usize>,
+        scratch: &'s mut Vec<f32>,
+    ) -> Strewn<'s>;
+    /// Writes `out[k][panel.width]`, the right operand, anything beyond the last column. `out` has [`SLACK`]
+    /// values more, for anything.
+    fn pack_columns(&self, cpu: &Cpu, panel: &Panel, leaf: usize, terms: Range<usize>, out: &mut [f32]);
+    /// Takes a finished tile `[rows.len()][panel.width]`. Tiles of one product never overlap.
+    fn store(&self, cpu: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]);
+}
+
+/// A left operand that lies anywhere: value (i, k) is `data[bases[i] + steps[k]]`.
+pub(crate) struct Strewn<'a> {
+    data: &'a [f32],
+    bases: Vec<usize>,
+    steps: Vec<usize>,
+}
+
+impl<'a> Strewn<'a> {
+    /// # Panics
+    /// When a value lies outside `data`.
+    pub(crate) fn new(data: &'a [f32], bases: Vec<usize>, steps: Vec<usize>) -> Strewn<'a> {
+        if let (Some(base), Some(step)) = (bases.iter().max(), steps.iter().max()) {
+            assert!(base + step < data.len(), "a left operand outside its data");
+        }
+        Strewn { data, bases, steps }
+    }
 }
 
 /// Computes every output of `product`.
@@ -36,21 +63,21 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
         return;
     }
     let kernel = Kernel::of(cpu);
-    let (tiles, panels) = (product.rows().div_ceil(kernel.rows), product.columns().div_ceil(kernel.columns));
-    // Smaller pieces where there would be too few for all threads.
-    let mut size = (TILES.min(tiles), PANELS.min(panels));
-    while tiles.div_ceil(size.0) * panels.div_ceil(size.1) < 2 * cpu.threads() && size != (1, 1) {
-        if size.1 > 1 { size.1 = size.1.div_ceil(2) } else { size.0 = size.0.div_ceil(2) }
+    let panels = Panel::cut(product.columns(), &kernel);
+    let tiles = product.rows().div_ceil(kernel.rows);
+    let across = panels.len().div_ceil(PANELS);
+    // As many pieces as all threads can share evenly.
+    let mut down = tiles.div_ceil(TILES);
+    while !(down * across).is_multiple_of(cpu.threads()) && down < tiles {
+        down += 1;
     }
-    let across = panels.div_ceil(size.1);
-    cpu.for_ranges(tiles.div_ceil(size.0) * across, 1, |range| {
-        let a = Buffer::take(size.0 * BLOCK * kernel.rows);
-        let b = Buffer::take(size.1 * BLOCK * kernel.columns);
-        let mut piece = Piece { cpu, product, kernel, tiles: 0..0, panels: 0..0, a, b };
+    cpu.for_ranges(down * across, 1, |range| {
+        let columns = Buffer::take(PANELS * BLOCK * kernel.wide * kernel.lanes + SLACK);
+        let mut piece =
+            Piece { cpu, product, kernel, tiles: 0..0, panels: &[], columns, scratch: Vec::new() };
         for index in range {
-            let (first_tile, first_panel) = (index / across * size.0, index % across * size.1);
-            piece.tiles = first_tile..(first_tile + size.0).min(tiles);
-            piece.panels = first_panel..(first_panel + size.1).min(panels);
+            piece.tiles = even(tiles, down, index / across);
+            piece.panels = &panels[even(panels.len(), across, index % across)];
             piece.run();
         }
     });
@@ -62,65 +89,102 @@ struct Piece<'a, P> {
     product: &'a P,
     kernel: Kernel,
     tiles: Range<usize>,
-    panels: Range<usize>,
-    a: Buffer,
-    b: Buffer,
+    panels: &'a [Panel],
+    columns: Buffer,
+    scratch: Vec<f32>,
 }
 
 impl<P: LeafProduct> Piece<'_, P> {
+    fn rows(&self, tile: usize) -> Range<usize> {
+        tile * self.kernel.rows..((tile + 1) * self.kernel.rows).min(self.product.rows())
+    }
+
     fn run(&mut self) {
-        let (cpu, product) = (self.cpu, self.product);
-        let add = |mut left: Buffer, right: Buffer| {
-            cpu.vectorize(Add { left: &mut left, right: &right });
-            left
-        };
-        let count = self.tiles.len() * self.panels.len() * self.kernel.size();
-        let sums =
-            tree(product.leaves(), |leaf| self.leaf(leaf), add).unwrap_or_else(|| Buffer::zeros(count));
-        let Kernel { rows, columns, .. } = self.kernel;
-        for (slot, tile) in sums.chunks_exact(self.kernel.size()).enumerate() {
-            let row = (self.tiles.start + slot / self.panels.len()) * rows;
-            let column = (self.panels.start + slot % self.panels.len()) * columns;
-            product.store(row, column, columns, tile);
+        let leaves = self.product.leaves();
+        let width: usize = self.panels.iter().map(|panel| panel.width).sum();
+        let size = (self.rows(self.tiles.end - 1).end - self.rows(self.tiles.start).start) * width;
+        // The tree as a binary counter: sums of 2^k leaves wait for the next of their size. Those that a leaf
+        // completes are added in the registers it was computed in.
+        let mut waiting: Vec<(usize, Buffer)> = Vec::new();
+        let mut result = Buffer::take(size);
+        if leaves == 0 {
+            result.fill(0.0);
+        }
+        for leaf in 0..leaves {
+            let mut done = waiting.len();
+            let mut count = 1;
+            while done > 0 && (waiting[done - 1].0 == count || leaf + 1 == leaves) {
+                count += waiting[done - 1].0;
+                done -= 1;
+            }
+            let earlier: Vec<Buffer> = waiting.drain(done..).rev().map(|(_, sums)| sums).collect();
+            self.leaf(leaf, &earlier, &mut result);
+            if leaf + 1 < leaves {
+                let next = earlier.into_iter().next().unwrap_or_else(|| Buffer::take(size));
+                waiting.push((count, std::mem::replace(&mut result, next)));
+            }
+        }
+        let mut tiles = &result[..];
+        for tile in self.tiles.clone() {
+            let rows = self.rows(tile);
+            for panel in self.panels {
+                let (one, rest) = tiles.split_at(rows.len() * panel.width);
+                self.product.store(self.cpu, rows.clone(), panel, one);
+                tiles = rest;
+            }
         }
     }
 
-    /// The chains of one leaf.
-    fn leaf(&mut self, leaf: usize) -> Buffer {
-        let (product, kernel, terms) = (self.product, self.kernel, self.product.terms(leaf));
-        let mut sums = Buffer::take(self.tiles.len() * self.panels.len() * kernel.size());
+    /// The chains of one leaf, and `earlier` sums added to them.
+    fn leaf(&mut self, leaf: usize, earlier: &[Buffer], sums: &mut [f32]) {
+        let (cpu, product, kernel, terms) = (self.cpu, self.product, self.kernel, self.product.terms(leaf));
+        let first = self.rows(self.tiles.start).start;
+        let all = first..self.rows(self.tiles.end - 1).end;
+        let mut added: Vec<*const f32> = Vec::with_capacity(earlier.len());
         for start in (0..terms.max(1)).step_by(BLOCK) {
             let block = start..(start + BLOCK).min(terms);
-            let (tile_size, panel_size) = (block.len() * kernel.rows, block.len() * kernel.columns);
-            for (index, tile) in self.tiles.clone().enumerate() {
-                let out = &mut self.a[index * tile_size..(index + 1) * tile_size];
-                product.pack_rows(leaf, tile * kernel.rows, block.clone(), kernel.rows, out);
+            let mut scratch = std::mem::take(&mut self.scratch);
+            let left = product.stage(cpu, all.clone(), leaf, block.clone(), &mut scratch);
+            let mut at = 0;
+            for panel in self.panels {
+                let size = block.len() * panel.width;
+                product.pack_columns(
+                    cpu,
+                    panel,
+                    leaf,
+                    block.clone(),
+                    &mut self.columns[at..at + size + SLACK],
+                );
+                at += size;
             }
-            for (index, panel) in self.panels.clone().enumerate() {
-                let out = &mut self.b[index * panel_size..(index + 1) * panel_size];
-                product.pack_columns(leaf, panel * kernel.columns, block.clone(), kernel.columns, out);
+            let mut slot = 0;
+            for tile in self.tiles.clone() {
+                let rows = self.rows(tile);
+                let bases = &left.bases[rows.start - first..rows.end - first];
+                let mut right = &self.columns[..];
+                for panel in self.panels {
+                    let size = rows.len() * panel.width;
+                    added.clear();
+                    if block.end == terms {
+                        added.extend(earlier.iter().map(|sums| sums[slot..slot + size].as_ptr()));
+                    }
+                    let tile = Tile {
+                        left: Left::Strewn { data: left.data, bases, steps: &left.steps },
+                        right,
+                        terms: block.len(),
+                        to: sums[slot..slot + size].as_mut_ptr(),
+                        stride: panel.width,
+                        resume: start > 0,
+                        earlier: &added,
+                    };
+                    // SAFETY: the slices above have the size of the tile and belong to this thread.
+                    unsafe { kernel.run(rows.len(), panel.width, &tile) };
+                    slot += size;
+                    right = &right[block.len() * panel.width..];
+                }
             }
-            for (slot, c) in sums.chunks_exact_mut(kernel.size()).enumerate() {
-                let (tile, panel) = (slot / self.panels.len(), slot % self.panels.len());
-                let a = &self.a[tile * tile_size..(tile + 1) * tile_size];
-                kernel.run(a, &self.b[panel * panel_size..(panel + 1) * panel_size], c, start > 0);
-            }
-        }
-        sums
-    }
-}
-
-struct Add<'a> {
-    left: &'a mut [f32],
-    right: &'a [f32],
-}
-
-impl Task for Add<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        for (l, r) in self.left.iter_mut().zip(self.right) {
-            *l += r;
+            drop(left);
+            self.scratch = scratch;
         }
     }
 }

@@ -1,0 +1,205 @@
+//! The product behind the forward pass and the input gradient.
+
+use super::Tap;
+use super::planes::{Patches, Planes, Run};
+use crate::cpu::SharedMut;
+use crate::memory::Buffer;
+use crate::product::{Output, Panel, Product, SLACK, transpose};
+use crate::{Cpu, Task};
+use std::ops::Range;
+
+/// Terms of a block of k: a group of panels then stays in the second-level cache.
+const BLOCK: usize = 512;
+
+/// Rows are filters (forward) or channels (input gradient), columns are positions.
+pub(super) struct Direct<'a> {
+    pub(super) rows: usize,
+    pub(super) patches: Patches<'a>,
+    pub(super) weights: Weights<'a>,
+    pub(super) target: Target<'a>,
+}
+
+/// The weights of a group, `w[filter][channel][tap]`.
+#[derive(Clone, Copy)]
+pub(super) enum Weights<'a> {
+    /// A filter a row, terms (channel, tap).
+    Filters(&'a [f32]),
+    /// A channel a row, terms (filter, some of the `taps`).
+    Channels { w: &'a [f32], taps: usize },
+}
+
+/// Where the outputs go: pixels `origin + step·(i, j)` of images `[n, channels, size]`.
+pub(super) struct Target<'a> {
+    pub(super) memory: SharedMut<'a, f32>,
+    /// All channels of an image, and the first that is written.
+    pub(super) channels: (usize, usize),
+    pub(super) size: (usize, usize),
+    pub(super) origin: (usize, usize),
+    pub(super) step: (usize, usize),
+}
+
+/// The panels of a group, and the pixels they need.
+pub(super) struct Group {
+    planes: Planes,
+    scratch: Buffer,
+    panels: Vec<PanelRuns>,
+    /// The longest run.
+    longest: usize,
+}
+
+struct PanelRuns {
+    width: usize,
+    runs: Vec<Run>,
+}
+
+impl Direct<'_> {
+    fn taps(&self) -> &[Tap] {
+        self.patches.taps
+    }
+}
+
+impl Product for Direct<'_> {
+    type Group = Group;
+    fn rows(&self) -> usize {
+        self.rows
+    }
+    fn columns(&self) -> usize {
+        self.patches.grid.positions()
+    }
+    fn terms(&self) -> usize {
+        self.patches.chosen * self.taps().len()
+    }
+    /// Whole channels.
+    fn block(&self) -> usize {
+        self.taps().len() * (BLOCK / self.taps().len()).max(1)
+    }
+
+    fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, terms: Range<usize>, out: &mut [f32]) {
+        match self.weights {
+            Weights::Filters(w) => {
+                let all = self.terms();
+                let from = &w[rows.start * all + terms.start..];
+                transpose(cpu, (rows.len(), terms.len()), (from, all), (out, rows.len()));
+            }
+            Weights::Channels { w, taps: all } => {
+                let taps = self.taps();
+                let filters = terms.start / taps.len()..terms.end / taps.len();
+                for (filter, out) in filters.zip(out.chunks_exact_mut(taps.len() * rows.len())) {
+                    let from = &w[(filter * self.rows + rows.start) * all..][..rows.len() * all];
+                    if taps.len() == all {
+                        transpose(cpu, (rows.len(), all), (from, all), (out, rows.len()));
+                    } else {
+                        for (tap, out) in taps.iter().zip(out.chunks_exact_mut(rows.len())) {
+                            for (i, value) in out.iter_mut().enumerate() {
+                                *value = from[i * all + tap.index];
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn group(&self, panels: &[Panel]) -> Group {
+        let positions = |panel: &Panel| panel.columns.clone();
+        let all = panels[0].columns.start..panels[panels.len() - 1].columns.end;
+        let planes = Planes::new(&self.patches, all, SLACK);
+        let runs = |panel| self.patches.grid.runs(positions(panel)).collect();
+        let panels: Vec<_> = panels.iter().map(|p| PanelRuns { width: p.width, runs: runs(p) }).collect();
+        let longest = panels.iter().flat_map(|panel| &panel.runs).map(|run| run.len).max().unwrap_or(0);
+        let channels = (self.block() / self.taps().len()).min(self.patches.chosen);
+        let scratch = Buffer::zeros(planes.scratch(channels) + SLACK);
+        Group { planes, scratch, panels, longest }
+    }
+
+    fn pack_columns(&self, cpu: &Cpu, group: &mut Group, terms: Range<usize>, out: &mut [f32]) {
+        let channels = terms.start / self.taps().len()..terms.end / self.taps().len();
+        let pack = PackColumns { patches: &self.patches, group, channels, out };
+        match pack.group.longest {
+            0..=4 => cpu.vectorize(Chunks::<4>(pack)),
+            5..=8 => cpu.vectorize(Chunks::<8>(pack)),
+            _ => cpu.vectorize(Chunks::<16>(pack)),
+        }
+    }
+
+    fn output(&self) -> Output<'_> {
+        Output { memory: self.target.memory, stride: self.target.size.0 * self.target.size.1 }
+    }
+
+    fn place(&self, panel: &Panel) -> Option<usize> {
+        let Target { channels, size, step, .. } = self.target;
+        let plane = size.0 * size.1;
+        let (first, last) = (panel.columns.start, panel.columns.end - 1);
+        let contiguous =
+            step == (1, 1) && panel.columns.len() == panel.width && first / plane == last / plane;
+        contiguous.then(|| (first / plane * channels.0 + channels.1) * plane + first % plane)
+    }
+
+    fn store(&self, group: &Group, index: usize, rows: Range<usize>, tile: &[f32]) {
+        let Target { memory, channels, size, origin, step } = self.target;
+        let width = group.panels[index].width;
+        for run in &group.panels[index].runs {
+            let pixel = (origin.0 + run.i * step.0) * size.1 + origin.1 + run.j * step.1;
+            for (row, line) in rows.clone().zip(tile.chunks_exact(width)) {
+                let start = (run.n * channels.0 + channels.1 + row) * size.0 * size.1 + pixel;
+                // SAFETY: tiles of one product do not overlap, and products of one call write other channels
+                // or other residues of the stride.
+                unsafe { memory.write(start, step.1, &line[run.at..run.at + run.len]) };
+            }
+        }
+    }
+}
+
+/// Packs the terms of some channels for all panels of a group.
+struct PackColumns<'a> {
+    patches: &'a Patches<'a>,
+    group: &'a mut Group,
+    channels: Range<usize>,
+    out: &'a mut [f32],
+}
+
+/// The same, runs copied in chunks of `LEN`. A chunk may run past its run: what it writes there is written over
+/// by the next run, term or panel, or lies in the slack.
+struct Chunks<'a, const LEN: usize>(PackColumns<'a>);
+
+impl<const LEN: usize> Task for Chunks<'_, LEN> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let PackColumns { patches, group, channels, out } = self.0;
+        let Group { planes, scratch, panels, .. } = group;
+        let terms = channels.len() * planes.taps().len();
+        let count = channels.len();
+        let (from, base) = planes.stage(patches, channels, scratch);
+        let farthest = (count - 1) * planes.channel() + planes.taps().iter().max().unwrap_or(&0);
+        let mut chunks: Vec<(usize, usize)> = Vec::new();
+        let mut start = 0;
+        for panel in panels {
+            chunks.clear();
+            for run in &panel.runs {
+                let at = base + planes.at(run);
+                chunks.extend((0..run.len).step_by(LEN).map(|k| (at + k, run.at + k)));
+            }
+            let out = &mut out[start..];
+            start += terms * panel.width;
+            for (read, write) in &chunks {
+                assert!(read + farthest + LEN <= from.len(), "reading outside the planes");
+                assert!(write + (terms - 1) * panel.width + LEN <= out.len(), "writing outside the panel");
+            }
+            let mut to = out.as_mut_ptr();
+            for channel in 0..count {
+                for tap in planes.taps() {
+                    let from = from.as_ptr().wrapping_add(channel * planes.channel() + tap);
+                    for (read, write) in &chunks {
+                        // SAFETY: inside both slices, by the assertions.
+                        unsafe {
+                            let chunk = from.add(*read).cast::<[f32; LEN]>().read_unaligned();
+                            to.add(*write).cast::<[f32; LEN]>().write_unaligned(chunk);
+                        }
+                    }
+                    to = to.wrapping_add(panel.width);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The pixels that some positions need, laid out so that every tap is one distance.
+//!
+//! Position (i, j) and tap t meet at pixel `(i·step + y_t, j·step + x_t)`. Pixels are sorted into planes by
+//! their residue to the step, rows and columns of zeros around them: within a plane neighbouring positions have
+//! neighbouring pixels, whatever the step, and padding needs no question.
+//!
+//! ```text
+//! plane [channel][residue][row][column]    pixel of (position, channel, tap) = at(position) + of(channel, tap)
+//! ```
+
+use super::Tap;
+use std::ops::Range;
+
+/// Positions of a convolution: `n` images of `size` rows and columns, `step` pixels apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    pub(super) n: usize,
+    pub(super) size: (usize, usize),
+    pub(super) step: (usize, usize),
+}
+
+/// Neighbouring positions of one row of one image: `len` of them from (i, j), the `at`-th of those asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) n: usize,
+    pub(super) i: usize,
+    pub(super) j: usize,
+    pub(super) at: usize,
+    pub(super) len: usize,
+}
+
+impl Grid {
+    pub(super) fn positions(&self) -> usize {
+        self.n * self.size.0 * self.size.1
+    }
+
+    /// The rows of these positions.
+    pub(super) fn runs(self, positions: Range<usize>) -> impl Iterator<Item = Run> {
+        let (rows, columns) = self.size;
+        let mut next = positions.start;
+        std::iter::from_fn(move || {
+            if next >= positions.end {
+                return None;
+            }
+            let j = next % columns;
+            let len = (columns - j).min(positions.end - next);
+            let (n, i) = (next / (rows * columns), next / columns % rows);
+            let run = Run { n, i, j, at: next - positions.start, len };
+            next += len;
+            Some(run)
+        })
+    }
+}
+
+/// Images, the channels of them that take part, and the positions and taps that meet their pixels.
+#[derive(Clone, Copy)]
+pub(super) struct Patches<'a> {
+    pub(super) images: &'a [f32],
+    /// All channels of an image, and the first that takes part.
+    pub(super) channels: (usize, usize),
+    /// Channels that take part.
+    pub(super) chosen: usize,
+    pub(super) size: (usize, usize),
+    pub(super) grid: Grid,
+    pub(super) taps: &'a [Tap],
+}
+
+/// Rows of one image, stacked in the planes from `row` on.
+struct Stack {
+    n: usize,
+    rows: Range<usize>,
+    row: usize,
+}
+
+/// A row to be copied: from `from` of channel 0 to `to` of channel 0.
+struct Line {
+    from: usize,
+    to: usize,
+    len: usize,
+}
+
+/// Where the pixels of some positions lie.
+pub(super) struct Planes {
+    /// One channel, and one plane of it.
+    channel: usize,
+    /// From one row of a plane to the next.
+    pitch: usize,
+    stacks: Vec<Stack>,
+    /// The distance of each tap.
+    taps: Vec<usize>,
+    /// What is copied, or nothing where the images serve as they are.
+    lines: Option<Vec<Line>>,
+}
+
+impl Planes {
+    /// For neighbouring positions. The images serve as they are where each position is one pixel, and `slack`
+    /// values may be read after the last.
+    pub(super) fn new(patches: &Patches, positions: Range<usize>, slack: usize) -> Planes {
+        let Patches { size, grid, taps, .. } = *patches;
+        let plane = size.0 * size.1;
+        let simple = taps.len() == 1 && (taps[0].y, taps[0].x) == (0, 0) && grid.step == (1, 1);
+        let end = positions.end.div_ceil(plane.max(1)) * patches.channels.0 * plane;
+        if simple && grid.size == size && end + slack <= patches.images.len() {
+            let row = |n: usize| (n * patches.channels.0 + patches.channels.1) * size.0;
+            let images = positions.start / plane..positions.end.div_ceil(plane);
+            let stacks = images.map(|n| Stack { n, rows: 0..size.0, row: row(n) }).collect();
+            return Planes { channel: plane, pitch: size.1, stacks, taps: vec![0], lines: None };
+        }
+        Planes::sorted(patches, positions)
+    }
+
+    fn sorted(patches: &Patches, positions: Range<usize>) -> Planes {
+        let Patches { size, grid, taps, .. } = *patches;
+        // Each tap as a residue and a whole number of steps.
+        let split = |at: isize, step: usize| (at.rem_euclid(step as isize), at.div_euclid(step as isize));
+        let split: Vec<_> = taps.iter().map(|t| (split(t.y, grid.step.0), split(t.x, grid.step.1))).collect();
+        let mut residues: Vec<(isize, isize)> = split.iter().map(|(y, x)| (y.0, x.0)).collect();
+        residues.sort_unstable();
+        residues.dedup();
+        let (mut low, mut high) = ((isize::MAX, isize::MAX), (isize::MIN, isize::MIN));
+        for (y, x) in &split {
+            low = (low.0.min(y.1), low.1.min(x.1));
+            high = (high.0.max(y.1), high.1.max(x.1));
+        }
+        let reach = ((high.0 - low.0) as usize, (high.1 - low.1) as usize);
+        let pitch = grid.size.1 + reach.1;
+        let mut stacks: Vec<Stack> = Vec::new();
+        let mut row = 0;
+        for run in grid.runs(positions) {
+            match stacks.last_mut() {
+                Some(last) if last.n == run.n => {
+                    row += run.i + 1 - last.rows.end;
+                    last.rows.end = run.i + 1;
+                }
+                _ => {
+                    stacks.push(Stack { n: run.n, rows: run.i..run.i + 1, row });
+                    row += 1 + reach.0;
+                }
+            }
+        }
+        let plane = row * pitch;
+        let place =
+            |residue: (isize, isize)| residues.iter().position(|r| *r == residue).unwrap_or(0) * plane;
+        let taps = split
+            .iter()
+            .map(|(y, x)| place((y.0, x.0)) + (y.1 - low.0) as usize * pitch + (x.1 - low.1) as usize);
+        let taps = taps.collect();
+        let mut lines = Vec::new();
+        for (index, residue) in residues.iter().enumerate() {
+            // The columns v of a row that lie inside the image: step·(v + low) + residue in 0..size.
+            let inside = |residue: isize, low: isize, step: usize, size: usize| {
+                let step = step as isize;
+                let least = |pixel: isize| (pixel - residue - step * low + step - 1).div_euclid(step);
+                let first = least(0).clamp(0, pitch as isize);
+                first as usize..least(size as isize).clamp(first, pitch as isize) as usize
+            };
+            let columns = inside(residue.1, low.1, grid.step.1, size.1);
+            if columns.is_empty() {
+                continue;
+            }
+            let x = grid.step.1 as isize * (columns.start as isize + low.1) + residue.1;
+            for stack in &stacks {
+                for u in 0..stack.rows.len() + reach.0 {
+                    let y = grid.step.0 as isize * ((stack.rows.start + u) as isize + low.0) + residue.0;
+                    if (0..size.0 as isize).contains(&y) {
+                        let from = (stack.n * patches.channels.0 + patches.channels.1) * size.0 * size.1
+                            + y as usize * size.1
+                            + x as usize;
+                        let to = index * plane + (stack.row + u) * pitch + columns.start;
+                        lines.push(Line { from, to, len: columns.len() });
+                    }
+                }
+            }
+        }
+        Planes { channel: residues.len() * plane, pitch, stacks, taps, lines: Some(lines) }
+    }
+
+    /// Values that `channels` need in `scratch`.
+    pub(super) fn scratch(&self, channels: usize) -> usize {
+        if self.lines.is_some() { channels * self.channel } else { 0 }
+    }
+
+    /// Copies the pixels of some channels to `scratch`, which is +0 wherever there are none; says where channel
+    /// `channels.start` now begins, and in what.
+    #[inline(always)]
+    pub(super) fn stage<'s>(
+        &self,
+        patches: &'s Patches,
+        channels: Range<usize>,
+        scratch: &'s mut [f32],
+    ) -> (&'s [f32], usize) {
+        let Some(lines) = &self.lines else {
+            return (patches.images, channels.start * self.channel);
+        };
+        let plane = patches.size.0 * patches.size.1;
+        let step = patches.grid.step.1;
+        for (index, channel) in channels.enumerate() {
+            let (from, to) = (&patches.images[channel * plane..], &mut scratch[index * self.channel..]);
+            for line in lines {
+                copy_line(&from[line.from..], step, &mut to[line.to..line.to + line.len]);
+            }
+        }
+        (scratch, 0)
+    }
+
+    /// From one channel to the next.
+    pub(super) fn channel(&self) -> usize {
+        self.channel
+    }
+
+    /// The distance of each tap.
+    pub(super) fn taps(&self) -> &[usize] {
+        &self.taps
+    }
+
+    /// Where the pixels of a run's first position lie.
+    pub(super) fn at(&self, run: &Run) -> usize {
+        let first = self.stacks.first().map_or(0, |stack| stack.n);
+        let stack = &self.stacks[run.n - first];
+        (stack.row + run.i - stack.rows.start) * self.pitch + run.j
+    }
+}
+
+/// `to[k] = from[k·step]`
+#[inline(always)]
+fn copy_line(from: &[f32], step: usize, to: &mut [f32]) {
+    if step > 1 {
+        for (k, value) in to.iter_mut().enumerate() {
+            *value = from[k * step];
+        }
+    } else if to.len() >= 64 {
+        to.copy_from_slice(&from[..to.len()]);
+    } else {
+        // A call costs more than a short line.
+        let from = &from[..to.len()];
+        let (whole, rest) = to.as_chunks_mut::<8>();
+        let (from_whole, from_rest) = from.as_chunks::<8>();
+        for (to, from) in whole.iter_mut().zip(from_whole) {
+            *to = *from;
+        }
+        for (to, from) in rest.iter_mut().zip(from_rest) {
+            *to = *from;
+        }
+    }
+}

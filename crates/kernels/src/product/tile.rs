@@ -1,0 +1,269 @@
+//! The tile of outputs in registers, and the loop over k that computes it.
+
+use super::lanes::{Lanes, Plain};
+use crate::{Cpu, Isa};
+
+/// What one call of a tile's loop reads and writes.
+pub(super) struct Tile<'a> {
+    /// The left operand, one value a row and term: packed `[k][rows]`, or anywhere.
+    pub(super) left: Left<'a>,
+    /// The right operand, packed `[k][width]`.
+    pub(super) right: &'a [f32],
+    /// The number of terms.
+    pub(super) terms: usize,
+    /// Where the outputs go: row i at `to + i·stride`.
+    pub(super) to: *mut f32,
+    /// From one row of outputs to the next.
+    pub(super) stride: usize,
+    /// Whether the sums begin with what lies at `to` instead of +0.
+    pub(super) resume: bool,
+    /// Sums of earlier leaves, laid out as the outputs, each added on the left of what is there, in this order.
+    pub(super) earlier: &'a [*const f32],
+}
+
+/// The left operand of a tile.
+#[derive(Clone, Copy)]
+pub(super) enum Left<'a> {
+    /// `[k][rows]`
+    Packed(&'a [f32]),
+    /// Value (i, k) at `data[bases[i] + steps[k]]`.
+    Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [usize] },
+}
+
+/// The same for the loop.
+struct Raw {
+    a: *const f32,
+    bases: *const usize,
+    steps: *const usize,
+    b: *const f32,
+    terms: usize,
+    c: *mut f32,
+    stride: usize,
+    resume: bool,
+    earlier: *const *const f32,
+    earlier_len: usize,
+}
+
+type Loop = unsafe fn(&Raw);
+
+/// The loops of an instruction set, by rows and width in registers.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    /// Rows of a tile at most.
+    pub(super) rows: usize,
+    /// Registers across a tile at most.
+    pub(super) wide: usize,
+    /// Lanes of a register.
+    pub(super) lanes: usize,
+    packed: &'static [Loop],
+    strewn: &'static [Loop],
+}
+
+impl Kernel {
+    /// The tiles of this processor: as many sums as there are registers, less a row of b and one value of a.
+    pub(super) fn of(cpu: &Cpu) -> Kernel {
+        match cpu.isa() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::AVX512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::AVX2,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::NEON,
+            _ => plain::PLAIN,
+        }
+    }
+
+    /// Computes a tile of `rows` rows and `width` columns, a multiple of the lanes.
+    ///
+    /// # Safety
+    /// The rows of the output, and those of `earlier`, can be written and read for `width` values each, and no
+    /// one else touches them meanwhile.
+    #[inline]
+    pub(super) unsafe fn run(&self, rows: usize, width: usize, tile: &Tile) {
+        let wide = width / self.lanes;
+        assert!((1..=self.rows).contains(&rows) && (1..=self.wide).contains(&wide), "no such tile");
+        assert!(tile.right.len() >= tile.terms * width, "a short right operand");
+        let (a, bases, steps, loops) = match tile.left {
+            Left::Packed(a) => {
+                assert!(a.len() >= tile.terms * rows, "a short left operand");
+                (a, [].as_slice(), [].as_slice(), self.packed)
+            }
+            Left::Strewn { data, bases, steps } => {
+                assert!(bases.len() >= rows && steps.len() >= tile.terms, "a short left operand");
+                (data, bases, steps, self.strewn)
+            }
+        };
+        let raw = Raw {
+            a: a.as_ptr(),
+            bases: bases.as_ptr(),
+            steps: steps.as_ptr(),
+            b: tile.right.as_ptr(),
+            terms: tile.terms,
+            c: tile.to,
+            stride: tile.stride,
+            resume: tile.resume,
+            earlier: tile.earlier.as_ptr(),
+            earlier_len: tile.earlier.len(),
+        };
+        // SAFETY: a `Cpu` with this `Isa` exists only where the processor has it; packed operands were measured
+        // above, strewn ones by `Strewn::new`; the outputs are the caller's promise.
+        unsafe { loops[(rows - 1) * self.wide + wide - 1](&raw) }
+    }
+}
+
+/// One value of the left operand a row, term by term.
+trait Values<const ROWS: usize>: Sized {
+    unsafe fn of(raw: &Raw) -> Self;
+    /// The value of row `i` for this term.
+    unsafe fn value(&self, i: usize) -> f32;
+    unsafe fn advance(&mut self);
+}
+
+struct Packed(*const f32);
+
+impl<const ROWS: usize> Values<ROWS> for Packed {
+    #[inline(always)]
+    unsafe fn of(raw: &Raw) -> Self {
+        Packed(raw.a)
+    }
+    #[inline(always)]
+    unsafe fn value(&self, i: usize) -> f32 {
+        // SAFETY: the caller of the loop promised ROWS values a term.
+        unsafe { *self.0.add(i) }
+    }
+    #[inline(always)]
+    unsafe fn advance(&mut self) {
+        self.0 = self.0.wrapping_add(ROWS);
+    }
+}
+
+struct Strewn<const ROWS: usize> {
+    rows: [*const f32; ROWS],
+    steps: *const usize,
+}
+
+impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
+    #[inline(always)]
+    unsafe fn of(raw: &Raw) -> Self {
+        // SAFETY: the caller of the loop promised a base a row.
+        let rows = std::array::from_fn(|i| unsafe { raw.a.wrapping_add(*raw.bases.add(i)) });
+        Strewn { rows, steps: raw.steps }
+    }
+    #[inline(always)]
+    unsafe fn value(&self, i: usize) -> f32 {
+        // SAFETY: the caller of the loop promised a step a term, and that base + step is inside.
+        unsafe { *self.rows[i].add(*self.steps) }
+    }
+    #[inline(always)]
+    unsafe fn advance(&mut self) {
+        self.steps = self.steps.wrapping_add(1);
+    }
+}
+
+/// The loop, the same for all.
+///
+/// # Safety
+/// The processor has `V`'s instruction set, and `raw` points to what [`Tile`] says, for `ROWS` rows and
+/// `WIDE·COUNT` columns.
+#[inline(always)]
+unsafe fn tile<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(raw: &Raw) {
+    // SAFETY: every address stays inside what the caller promised.
+    unsafe {
+        let mut sums = [[V::splat(0.0); WIDE]; ROWS];
+        let at = |i: usize, j: usize| i * raw.stride + j * V::COUNT;
+        if raw.resume {
+            for i in 0..ROWS {
+                for j in 0..WIDE {
+                    sums[i][j] = V::load(raw.c.add(at(i, j)));
+                }
+            }
+        }
+        let mut left = L::of(raw);
+        let mut b = raw.b;
+        for _ in 0..raw.terms {
+            let mut columns = [V::splat(0.0); WIDE];
+            for j in 0..WIDE {
+                columns[j] = V::load(b.add(j * V::COUNT));
+            }
+            for i in 0..ROWS {
+                let row = V::splat(left.value(i));
+                for j in 0..WIDE {
+                    sums[i][j] = row.fma(columns[j], sums[i][j]);
+                }
+            }
+            left.advance();
+            b = b.add(WIDE * V::COUNT);
+        }
+        for index in 0..raw.earlier_len {
+            let earlier = *raw.earlier.add(index);
+            for i in 0..ROWS {
+                for j in 0..WIDE {
+                    sums[i][j] = V::load(earlier.add(at(i, j))).add(sums[i][j]);
+                }
+            }
+        }
+        for i in 0..ROWS {
+            for j in 0..WIDE {
+                sums[i][j].store(raw.c.add(at(i, j)));
+            }
+        }
+    }
+}
+
+/// The loops of one instruction set: functions for every number of rows and registers, and their table.
+macro_rules! loops {
+    ($name:ident, $(#[$feature:meta])? $register:ty, [$($rows:literal)*] x $wide:tt) => {
+        $(#[$feature])?
+        unsafe fn packed<const ROWS: usize, const WIDE: usize>(raw: &Raw) {
+            // SAFETY: the caller's promise, and this function has the instruction set.
+            unsafe { tile::<$register, Packed, ROWS, WIDE>(raw) }
+        }
+        $(#[$feature])?
+        unsafe fn strewn<const ROWS: usize, const WIDE: usize>(raw: &Raw) {
+            // SAFETY: as above.
+            unsafe { tile::<$register, Strewn<ROWS>, ROWS, WIDE>(raw) }
+        }
+        const WIDEST: usize = $wide.len();
+        const PACKED: &[[Loop; WIDEST]] = &[$(loops!(@row packed $rows $wide)),*];
+        const STREWN: &[[Loop; WIDEST]] = &[$(loops!(@row strewn $rows $wide)),*];
+        pub(super) const $name: Kernel = Kernel {
+            rows: PACKED.len(),
+            wide: WIDEST,
+            lanes: <$register as Lanes>::COUNT,
+            packed: PACKED.as_flattened(),
+            strewn: STREWN.as_flattened(),
+        };
+    };
+    (@row $loop:ident $rows:literal [$($wide:literal),*]) => { [$($loop::<$rows, $wide>),*] };
+}
+
+mod plain {
+    use super::{Kernel, Lanes, Loop, Packed, Plain, Raw, Strewn, tile};
+    loops!(PLAIN, Plain, [1 2 3 4] x [1]);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
+    use std::arch::x86_64::__m256;
+    loops!(AVX2, #[target_feature(enable = "avx2,fma")] __m256, [1 2 3 4] x [1, 2, 3]);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
+    use std::arch::x86_64::__m512;
+    loops!(
+        AVX512,
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        __m512,
+        [1 2 3 4 5 6 7 8] x [1, 2, 3]
+    );
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use super::{Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
+    use std::arch::aarch64::float32x4_t;
+    loops!(NEON, #[target_feature(enable = "neon")] float32x4_t, [1 2 3 4 5 6 7 8] x [1, 2, 3]);
+}
