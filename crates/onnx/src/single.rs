@@ -74,9 +74,10 @@ pub enum ReplayError {
 }
 
 impl Replay {
-    /// One replay for each case of a registered operator, with the name of the case.
+    /// One replay for each case of a registered operator, with the name of the case; without the large cases, which
+    /// are there to compare bits and say nothing new about the form in ONNX.
     pub fn of(entry: &Entry) -> Vec<(&'static str, Result<Replay, ReplayError>)> {
-        let cases = entry.cases().into_iter().zip(0..);
+        let cases = entry.cases().into_iter().zip(0..).filter(|(case, _)| !case.bits_only);
         cases.map(|(case, index)| (case.name, Replay::of_case(&case, index))).collect()
     }
 

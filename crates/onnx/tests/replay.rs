@@ -11,6 +11,9 @@ use tract_onnx::prelude::*;
 const WEIGHTS_INSIDE: &[(&str, &str)] =
     &[("batch_norm2d_eval", "tract folds the parameters into one factor")];
 
+/// Operators of ONNX that tract has not. `oracle/onnx_check.py` replays them in onnxruntime.
+const UNKNOWN_TO_TRACT: &[(&str, &str)] = &[("cross_entropy_with_logits", "SoftmaxCrossEntropyLoss")];
+
 /// The worst difference over the runs.
 fn worst(replay: &Replay) -> TractResult<f64> {
     let bytes = replay.model.to_bytes();
@@ -46,7 +49,10 @@ fn every_operator_that_onnx_expresses_agrees() {
         };
         let inside = WEIGHTS_INSIDE.iter().any(|(name, _)| *name == operator);
         let replay = if inside { replay.with_weights_inside() } else { replay };
+        let unknown = UNKNOWN_TO_TRACT.iter().find(|(name, _)| *name == operator);
         match worst(&replay) {
+            Err(error) if unknown.is_some_and(|(_, op_type)| format!("{error:#}").contains(op_type)) => {}
+            Ok(_) if unknown.is_some() => failures.push(format!("{operator}: tract knows it now")),
             Ok(difference) if difference <= RELATIVE => agreed += 1,
             Ok(difference) => failures.push(format!("{}: differs by {difference:.2e}", replay.name)),
             Err(error) => failures.push(format!("{}: {error:#}", replay.name)),
