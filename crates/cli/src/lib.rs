@@ -2,6 +2,7 @@
 
 mod console;
 mod evaluate;
+mod export_onnx;
 mod failure;
 mod gradcheck;
 mod predict;
@@ -39,6 +40,8 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Score single image files with a run's best weights
     Predict(predict::Arguments),
+    /// Write a run's best network as ONNX
+    ExportOnnx(export_onnx::Arguments),
     /// Write the built-in set as a directory like NIH's
     Synth(synth::Arguments),
     /// Check every operator: central differences, adjoints, rounding bounds, equal bits on every kernel
@@ -83,6 +86,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Train(arguments) => train::run(*arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
+        Command::ExportOnnx(arguments) => export_onnx::run(&arguments),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::Gradcheck(arguments) => gradcheck::run(&arguments),
     }

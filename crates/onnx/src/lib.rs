@@ -4,10 +4,11 @@
 //! words of [`kinone_core::onnx`]. This room collects what they write and puts it into the file format.
 //!
 //! Reading order: [`export`] (a network, by walking its traced graph), [`single`] (one operator, for replay in
-//! other runtimes), [`graph`] (what both build), [`proto`] (the messages of the format).
+//! other runtimes), [`manifest`] (a folder of them), [`graph`] (what both build), [`proto`] (the messages of the format).
 
 pub mod export;
 pub mod graph;
+pub mod manifest;
 pub mod proto;
 pub mod single;
 

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::Attempt;
+use common::{Attempt, worst};
+use kinone_onnx::ReplayError;
 use kinone_onnx::single::RELATIVE;
-use kinone_onnx::{Replay, ReplayError};
 use tract_onnx::prelude::*;
 
 /// Operators whose parameters tract takes only from inside the model, as they are in every exported network.
@@ -13,27 +13,6 @@ const WEIGHTS_INSIDE: &[(&str, &str)] =
 
 /// Operators of ONNX that tract has not. `oracle/onnx_check.py` replays them in onnxruntime.
 const UNKNOWN_TO_TRACT: &[(&str, &str)] = &[("cross_entropy_with_logits", "SoftmaxCrossEntropyLoss")];
-
-/// The worst difference over the runs.
-fn worst(replay: &Replay) -> TractResult<f64> {
-    let bytes = replay.model.to_bytes();
-    let mut worst = 0.0;
-    for run in &replay.runs {
-        let mut model = tract_onnx::onnx().model_for_read(&mut bytes.as_slice())?;
-        let mut inputs = tvec![];
-        for (index, array) in run.inputs.iter().enumerate() {
-            model.set_input_fact(index, f32::fact(&array.shape()[..]).into())?;
-            inputs.push(Tensor::from_shape(array.shape(), array.data())?.into());
-        }
-        let outputs = model.into_optimized()?.into_runnable()?.run(inputs)?;
-        let found = outputs[0].to_plain_array_view::<f32>()?;
-        let values: Vec<f32> = found.iter().copied().collect();
-        let apart =
-            if found.shape() == &run.output.shape()[..] { run.difference(&values) } else { f64::INFINITY };
-        worst = if apart > worst { apart } else { worst };
-    }
-    Ok(worst)
-}
 
 #[test]
 fn every_operator_that_onnx_expresses_agrees() {

@@ -1,0 +1,94 @@
+//! `kinone export-onnx`.
+
+use crate::Failure;
+use crate::console::out;
+use kinone_core::array::Array;
+use kinone_core::tensor::Tensor;
+use kinone_nn::init::Init;
+use kinone_nn::models::ResNet;
+use kinone_nn::state::variables;
+use kinone_nn::{Module, Pass};
+use kinone_onnx::graph::Model;
+use kinone_onnx::{Replay, Run, Trace, export, manifest};
+use kinone_runs::directory::RunDirectory;
+use kinone_runs::weights::Header;
+use kinone_train::prepare;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The run
+    #[arg(long, value_name = "R")]
+    run_dir: PathBuf,
+
+    /// The file to write
+    #[arg(long, value_name = "F", default_value = "model.onnx")]
+    output_filename: PathBuf,
+
+    /// Also write the model here with inputs and outputs for 1 and 8 images, to be replayed elsewhere
+    #[arg(long, value_name = "D")]
+    replay_dir: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let (run, _) = RunDirectory::open(&arguments.run_dir)?;
+    let (model, header) = prepare::trained(&run.best_weights())?;
+    let exported = traced(&model, &header)?;
+    exported.write(&arguments.output_filename)?;
+    out(format_args!(
+        "{}: {} of epoch {}, input images [N, 1, {size}, {size}], output logits [N, {}], opset 17",
+        arguments.output_filename.display(),
+        header.model,
+        header.epoch,
+        header.classes.len(),
+        size = header.image_size,
+    ));
+    if let Some(folder) = &arguments.replay_dir {
+        let replay = Replay { name: header.model.clone(), model: exported, runs: runs(&model, &header)? };
+        manifest::write(folder, &[replay], Vec::new())?;
+        out(format_args!("{}: the model with inputs and outputs", folder.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Numbers like those of prepared images.
+fn drawn(header: &Header, name: &str, n: usize) -> Array {
+    Init::new(1).at(name).normal([n, 1, header.image_size, header.image_size], 1.0)
+}
+
+fn traced(model: &ResNet, header: &Header) -> Result<Model, Failure> {
+    // Two images, so that the extent of the batch is seen to be free.
+    let images = Tensor::variable(drawn(header, "traced", 2));
+    let logits = model.forward(&Pass::trace(), &images)?;
+    let trace = Trace {
+        name: &header.model,
+        inputs: &[("images", &images)],
+        weights: &variables(model),
+        output: ("logits", &logits),
+    };
+    let preparation = "gray pixels resized to the square, divided by 255, less pixel_mean, over pixel_std";
+    let metadata = [
+        ("classes", serde_json::to_string(&header.classes)?),
+        ("contract", header.contract.to_string()),
+        ("epoch", header.epoch.to_string()),
+        ("image_size", header.image_size.to_string()),
+        ("model", header.model.clone()),
+        ("output", "logits; the probability of a class is 1/(1 + exp(-logit))".to_owned()),
+        ("pixel_mean", header.pixel_mean.to_string()),
+        ("pixel_std", header.pixel_std.to_string()),
+        ("preprocessing", preparation.to_owned()),
+        ("weights_sha256", header.weights_sha256.clone()),
+    ];
+    Ok(export(&trace, &metadata)?)
+}
+
+fn runs(model: &ResNet, header: &Header) -> Result<Vec<Run>, Failure> {
+    let mut runs = Vec::new();
+    for (name, n) in [("one", 1), ("eight", 8)] {
+        let images = drawn(header, name, n);
+        let logits = model.forward(&Pass::evaluation(), &Tensor::constant(images.clone()))?;
+        runs.push(Run { inputs: vec![images], output: Array::clone(logits.value()) });
+    }
+    Ok(runs)
+}
