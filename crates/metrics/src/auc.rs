@@ -2,52 +2,85 @@
 //!
 //! Both count in whole numbers over groups of equal scores, in descending order, and divide at the end.
 
-/// A score that cannot be ranked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ScoreError {
-    /// A score is not a number.
-    #[error("score {0} is not a number, so nothing can be ranked")]
-    NotANumber(usize),
-    /// Scores and labels are not as many.
-    #[error("{scores} scores for {labels} labels")]
-    Lengths {
-        /// Scores.
-        scores: usize,
-        /// Labels.
-        labels: usize,
-    },
-}
+use crate::error::ScoreError;
 
 /// Positives and negatives of equal score.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tie {
-    positives: u64,
-    negatives: u64,
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tie {
+    /// The score: −0 and +0 are equal, and either may stand here.
+    pub(crate) score: f32,
+    pub(crate) positives: u64,
+    pub(crate) negatives: u64,
 }
 
-/// Groups of equal scores, the highest first; −0 and +0 are equal.
-fn ties(scores: &[f32], labels: &[bool]) -> Result<Vec<Tie>, ScoreError> {
-    if scores.len() != labels.len() {
-        return Err(ScoreError::Lengths { scores: scores.len(), labels: labels.len() });
-    }
-    if let Some(at) = scores.iter().position(|score| score.is_nan()) {
-        return Err(ScoreError::NotANumber(at));
-    }
-    let mut order: Vec<(f32, bool)> = scores.iter().copied().zip(labels.iter().copied()).collect();
-    order.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut ties: Vec<Tie> = Vec::new();
-    let mut last = None;
-    for (score, positive) in order {
-        if last != Some(score) {
-            ties.push(Tie::default());
-            last = Some(score);
+/// The images of one class by descending score: sorted once, counted as often as a bootstrap wants.
+#[derive(Clone, Debug)]
+pub struct Ranking {
+    /// Score, image, label; images of equal score in ascending order.
+    ranked: Vec<(f32, usize, bool)>,
+}
+
+impl Ranking {
+    /// Sorts.
+    ///
+    /// # Errors
+    /// A score is NaN, or the lengths differ.
+    pub fn new(scores: &[f32], labels: &[bool]) -> Result<Ranking, ScoreError> {
+        if scores.len() != labels.len() {
+            return Err(ScoreError::Lengths { scores: scores.len(), labels: labels.len() });
         }
-        if let Some(tie) = ties.last_mut() {
-            tie.positives += u64::from(positive);
-            tie.negatives += u64::from(!positive);
+        if let Some(at) = scores.iter().position(|score| score.is_nan()) {
+            return Err(ScoreError::NotANumber(at));
         }
+        let mut ranked: Vec<(f32, usize, bool)> = scores
+            .iter()
+            .zip(labels)
+            .enumerate()
+            .map(|(image, (score, label))| (*score, image, *label))
+            .collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+        Ok(Ranking { ranked })
     }
-    Ok(ties)
+
+    /// Groups of equal scores, the highest first, each image counted `copies(image)` times.
+    pub(crate) fn ties(&self, copies: impl Fn(usize) -> u64) -> impl Iterator<Item = Tie> {
+        self.ranked.chunk_by(|a, b| a.0 == b.0).map(move |group| {
+            let mut tie = Tie { score: group[0].0, ..Tie::default() };
+            for (_, image, positive) in group {
+                let count = copies(*image);
+                if *positive {
+                    tie.positives += count;
+                } else {
+                    tie.negatives += count;
+                }
+            }
+            tie
+        })
+    }
+
+    /// [`auroc`] where each image counts `copies(image)` times.
+    pub fn auroc(&self, copies: impl Fn(usize) -> u64) -> Option<f64> {
+        let (mut above, mut twice, mut negatives) = (0_u64, 0_u128, 0_u64);
+        for tie in self.ties(copies) {
+            // Every negative here is beaten by the positives above, and half by those beside it.
+            twice += u128::from(tie.negatives) * u128::from(2 * above + tie.positives);
+            above += tie.positives;
+            negatives += tie.negatives;
+        }
+        let pairs = 2 * u128::from(above) * u128::from(negatives);
+        (pairs > 0).then(|| twice as f64 / pairs as f64)
+    }
+
+    /// [`auprc`] where each image counts `copies(image)` times.
+    pub fn auprc(&self, copies: impl Fn(usize) -> u64) -> Option<f64> {
+        let (mut positives, mut taken, mut sum) = (0_u64, 0_u64, 0.0);
+        for tie in self.ties(copies).filter(|tie| tie.positives + tie.negatives > 0) {
+            positives += tie.positives;
+            taken += tie.positives + tie.negatives;
+            sum += tie.positives as f64 * (positives as f64 / taken as f64);
+        }
+        (positives > 0 && taken > positives).then(|| sum / positives as f64)
+    }
 }
 
 /// The area under the receiver operating characteristic: the chance that a random positive scores above a
@@ -56,15 +89,7 @@ fn ties(scores: &[f32], labels: &[bool]) -> Result<Vec<Tie>, ScoreError> {
 /// # Errors
 /// A score is NaN, or the lengths differ.
 pub fn auroc(scores: &[f32], labels: &[bool]) -> Result<Option<f64>, ScoreError> {
-    let (mut above, mut twice, mut negatives) = (0_u64, 0_u128, 0_u64);
-    for tie in ties(scores, labels)? {
-        // Every negative here is beaten by the positives above, and half by those beside it.
-        twice += u128::from(tie.negatives) * u128::from(2 * above + tie.positives);
-        above += tie.positives;
-        negatives += tie.negatives;
-    }
-    let pairs = 2 * u128::from(above) * u128::from(negatives);
-    Ok((pairs > 0).then(|| twice as f64 / pairs as f64))
+    Ok(Ranking::new(scores, labels)?.auroc(|_| 1))
 }
 
 /// Average precision: `Σ (R_k − R_{k−1})·P_k` over thresholds, precision P and recall R, equal scores taken
@@ -73,13 +98,7 @@ pub fn auroc(scores: &[f32], labels: &[bool]) -> Result<Option<f64>, ScoreError>
 /// # Errors
 /// As [`auroc`].
 pub fn auprc(scores: &[f32], labels: &[bool]) -> Result<Option<f64>, ScoreError> {
-    let (mut positives, mut taken, mut sum) = (0_u64, 0_u64, 0.0);
-    for tie in ties(scores, labels)? {
-        positives += tie.positives;
-        taken += tie.positives + tie.negatives;
-        sum += tie.positives as f64 * (positives as f64 / taken as f64);
-    }
-    Ok((positives > 0 && taken > positives).then(|| sum / positives as f64))
+    Ok(Ranking::new(scores, labels)?.auprc(|_| 1))
 }
 
 #[cfg(test)]
@@ -99,8 +118,24 @@ mod tests {
         (count > 0).then(|| twice as f64 / count as f64)
     }
 
+    /// The definition: at every score as a threshold, precision and recall counted anew.
+    fn thresholds(scores: &[f32], labels: &[bool]) -> Option<f64> {
+        let mut cuts = scores.to_vec();
+        cuts.sort_by(|a, b| b.total_cmp(a));
+        cuts.dedup();
+        let all = labels.iter().filter(|l| **l).count();
+        let (mut sum, mut before) = (0.0, 0);
+        for cut in cuts {
+            let taken = scores.iter().filter(|s| **s >= cut).count();
+            let hits = scores.iter().zip(labels).filter(|(s, l)| **s >= cut && **l).count();
+            sum += (hits - before) as f64 * (hits as f64 / taken as f64);
+            before = hits;
+        }
+        (all > 0 && all < labels.len()).then(|| sum / all as f64)
+    }
+
     #[test]
-    fn the_area_is_the_share_of_pairs_in_order() {
+    fn areas_are_what_their_definitions_count() {
         for sample in 0..200 {
             let stream = Stream::new(2, "auc").at(0, sample);
             let n = 1 + stream.below(9999, 60) as u64;
@@ -108,6 +143,24 @@ mod tests {
             let scores: Vec<f32> = (0..n).map(|k| stream.below(k, 9) as f32 - 4.0).collect();
             let labels: Vec<bool> = (0..n).map(|k| stream.below(1000 + k, 4) == 0).collect();
             assert_eq!(auroc(&scores, &labels).unwrap(), pairs(&scores, &labels));
+            assert_eq!(auprc(&scores, &labels).unwrap(), thresholds(&scores, &labels));
+        }
+    }
+
+    /// Counting an image several times is having it several times.
+    #[test]
+    fn copies_are_images() {
+        for sample in 0..100 {
+            let stream = Stream::new(3, "copies").at(0, sample);
+            let scores: Vec<f32> = (0..20).map(|k| stream.below(k, 7) as f32).collect();
+            let labels: Vec<bool> = (0..20).map(|k| stream.below(100 + k, 2) == 0).collect();
+            let copies = |image: usize| u64::from(stream.below(200 + image as u64, 4));
+            let many = || (0..20).flat_map(|image| vec![image; copies(image) as usize]);
+            let s: Vec<f32> = many().map(|image| scores[image]).collect();
+            let l: Vec<bool> = many().map(|image| labels[image]).collect();
+            let ranking = Ranking::new(&scores, &labels).unwrap();
+            assert_eq!(ranking.auroc(copies), auroc(&s, &l).unwrap());
+            assert_eq!(ranking.auprc(copies), auprc(&s, &l).unwrap());
         }
     }
 

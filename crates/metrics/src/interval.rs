@@ -1,59 +1,69 @@
 //! Confidence intervals by resampling patients (Efron, 1979): the images of one patient are not independent, so
 //! an interval that resamples images is too narrow.
 
-use crate::auc::ScoreError;
 use kinone_core::rng::Stream;
 use std::collections::BTreeMap;
 
-/// Resamples of a bootstrap.
-const RESAMPLES: u32 = 1000;
+/// How many times the patients are resampled.
+const COUNT: u32 = 1000;
 
-/// The images of each patient, patients in ascending order.
+/// Draws of as many patients as there are, with replacement; a patient is drawn with all images.
 #[derive(Clone, Debug)]
-pub struct Clusters(Vec<Vec<usize>>);
+pub struct Resamples {
+    /// The patient of each image, as a place in the ascending order of the patients.
+    patient: Vec<usize>,
+    /// Of each draw: how many times each patient was drawn.
+    times: Vec<Vec<u32>>,
+}
 
-impl Clusters {
-    /// Groups images by their patient.
-    pub fn new(patients: &[u32]) -> Clusters {
-        let mut images: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (image, patient) in patients.iter().enumerate() {
-            images.entry(*patient).or_default().push(image);
+impl Resamples {
+    /// The draws for images of these patients: always the same.
+    pub fn new(patients: &[u32]) -> Resamples {
+        let mut places: BTreeMap<u32, usize> = patients.iter().map(|patient| (*patient, 0)).collect();
+        for (place, (_, found)) in places.iter_mut().enumerate() {
+            *found = place;
         }
-        Clusters(images.into_values().collect())
+        let count = places.len();
+        let draw = |resample: u32| {
+            let stream = Stream::new(0, "bootstrap").at(resample, 0);
+            let mut times = vec![0; count];
+            for k in 0..count as u64 {
+                times[stream.below(k, count as u32) as usize] += 1;
+            }
+            times
+        };
+        Resamples {
+            patient: patients.iter().map(|patient| places[patient]).collect(),
+            times: (0..COUNT).map(draw).collect(),
+        }
     }
 
-    /// The number of patients.
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// As many patients as there are, drawn with replacement; their images.
-    fn resample(&self, stream: &Stream) -> Vec<usize> {
-        let count = self.0.len() as u32;
-        (0..u64::from(count)).flat_map(|k| self.0[stream.below(k, count) as usize].iter().copied()).collect()
+    /// The 95 % percentile interval of a statistic that counts each image as often as the draw holds it; `None`
+    /// where fewer than half of the draws have a value.
+    pub fn interval(&self, statistic: impl Fn(Draw) -> Option<f64>) -> Option<[f64; 2]> {
+        let draws = self.times.iter().map(|times| Draw { patient: &self.patient, times });
+        let mut values: Vec<f64> = draws.filter_map(statistic).collect();
+        if values.len() < self.times.len() / 2 {
+            return None;
+        }
+        values.sort_by(f64::total_cmp);
+        let at = |share: f64| values[(share * (values.len() - 1) as f64).round() as usize];
+        Some([at(0.025), at(0.975)])
     }
 }
 
-/// The 95 % percentile interval of `statistic` over resampled patients; `None` where fewer than half of the
-/// resamples have a value.
-///
-/// # Errors
-/// Those of `statistic`.
-pub fn interval(
-    clusters: &Clusters,
-    statistic: impl Fn(&[usize]) -> Result<Option<f64>, ScoreError>,
-) -> Result<Option<[f64; 2]>, ScoreError> {
-    let stream = Stream::new(0, "bootstrap");
-    let mut values = Vec::new();
-    for resample in 0..RESAMPLES {
-        values.extend(statistic(&clusters.resample(&stream.at(resample, 0)))?);
+/// One draw of patients.
+#[derive(Clone, Copy, Debug)]
+pub struct Draw<'a> {
+    patient: &'a [usize],
+    times: &'a [u32],
+}
+
+impl Draw<'_> {
+    /// How often the draw holds this image: as often as its patient.
+    pub fn copies(&self, image: usize) -> u64 {
+        u64::from(self.times[self.patient[image]])
     }
-    if values.len() < RESAMPLES as usize / 2 {
-        return Ok(None);
-    }
-    values.sort_by(f64::total_cmp);
-    let at = |share: f64| values[(share * (values.len() - 1) as f64).round() as usize];
-    Ok(Some([at(0.025), at(0.975)]))
 }
 
 #[cfg(test)]
@@ -61,27 +71,60 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patient_is_drawn_whole() {
-        let clusters = Clusters::new(&[7, 7, 3, 7]);
-        assert_eq!(clusters.count(), 2);
-        let drawn = clusters.resample(&Stream::new(1, "x"));
-        for image in [0, 1, 3] {
-            let count = |k: usize| drawn.iter().filter(|image| **image == k).count();
-            assert_eq!(count(image), count(0));
+    fn patients_are_drawn_whole_and_as_many_as_there_are() {
+        let resamples = Resamples::new(&[7, 7, 3, 7]);
+        assert_eq!(resamples.patient, [1, 1, 0, 1]);
+        assert_eq!(resamples.times.len(), 1000);
+        assert!(resamples.times.iter().all(|times| times.iter().sum::<u32>() == 2));
+        // One patient twice, the other twice, each once: a quarter, a quarter, a half of 1000, within five
+        // standard deviations.
+        let twice = |place: usize| resamples.times.iter().filter(|times| times[place] == 2).count() as f64;
+        for place in [0, 1] {
+            assert!(
+                (twice(place) - 250.0).abs() < 5.0 * (1000.0_f64 * 0.25 * 0.75).sqrt(),
+                "{}",
+                twice(place)
+            );
         }
+    }
+
+    /// Patients 0 … 99, one image each; the statistic is the sum of those drawn.
+    #[test]
+    fn the_interval_is_made_of_the_draws_25th_from_either_end() {
+        let patients: Vec<u32> = (0..100).collect();
+        let resamples = Resamples::new(&patients);
+        let sum = |draw: Draw| (0..100).map(|image| draw.copies(image) * image as u64).sum::<u64>();
+        let [low, high] = resamples.interval(|draw| Some(sum(draw) as f64)).unwrap();
+        let by_hand = |times: &Vec<u32>| times.iter().zip(0..).map(|(times, patient)| times * patient).sum();
+        let mut sums: Vec<u32> = resamples.times.iter().map(by_hand).collect();
+        sums.sort_unstable();
+        assert_eq!([low, high], [f64::from(sums[25]), f64::from(sums[974])]);
+        assert!(sums[24] < sums[25] && sums[974] < sums[975], "neighbours would pass unseen");
+    }
+
+    #[test]
+    fn a_statistic_that_is_mostly_missing_has_no_interval() {
+        let resamples = Resamples::new(&[1, 2, 3]);
+        // Patient 1 is drawn three times in 1 of 27 draws.
+        assert_eq!(resamples.interval(|draw| (draw.copies(0) == 3).then_some(1.0)), None);
+        assert_eq!(resamples.interval(|draw| (draw.copies(0) < 3).then_some(1.0)), Some([1.0, 1.0]));
+        assert_eq!(Resamples::new(&[]).interval(|_| None), None);
     }
 
     /// Four images a patient, all alike: the interval is that of the patients, twice as wide as that of the
     /// images would be.
     #[test]
     fn the_interval_of_a_mean_is_that_of_the_patients() {
-        let values: Vec<f64> = (0..400).map(|image| f64::from(image / 4 % 2)).collect();
-        let mean = |images: &[usize]| {
-            let sum = images.iter().fold(0.0, |sum, image| sum + values[*image]);
-            Ok(Some(sum / images.len() as f64))
+        let mean = |draw: Draw| {
+            let (mut sum, mut count) = (0, 0);
+            for image in 0..400 {
+                sum += draw.copies(image) * (image as u64 / 4 % 2);
+                count += draw.copies(image);
+            }
+            Some(sum as f64 / count as f64)
         };
         let width = |patients: Vec<u32>| {
-            let [low, high] = interval(&Clusters::new(&patients), mean).unwrap().unwrap();
+            let [low, high] = Resamples::new(&patients).interval(mean).unwrap();
             assert!(low < 0.5 && 0.5 < high);
             high - low
         };

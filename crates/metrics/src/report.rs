@@ -1,8 +1,10 @@
 //! The worth of the scores of every class.
 
-use crate::auc::{ScoreError, auprc, auroc};
-use crate::interval::{Clusters, interval};
+use crate::auc::{Ranking, auroc};
+use crate::error::ScoreError;
+use crate::interval::Resamples;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What is known about one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +21,8 @@ pub struct ClassReport {
     pub auroc_interval: Option<[f64; 2]>,
     /// Average precision; none without both labels.
     pub auprc: Option<f64>,
+    /// Its 95 % interval over resampled patients.
+    pub auprc_interval: Option<[f64; 2]>,
 }
 
 /// What is known about all classes.
@@ -48,6 +52,16 @@ pub struct Scored<'a> {
 }
 
 impl Scored<'_> {
+    fn check(&self, classes: usize) -> Result<(), ScoreError> {
+        let labels = self.patients.len() * classes;
+        for scores in [self.scores.len(), self.targets.len()] {
+            if scores != labels {
+                return Err(ScoreError::Lengths { scores, labels });
+            }
+        }
+        Ok(())
+    }
+
     fn column(&self, class: usize, classes: usize) -> (Vec<f32>, Vec<bool>) {
         let every =
             |values: &[f32]| values.iter().copied().skip(class).step_by(classes).collect::<Vec<f32>>();
@@ -68,8 +82,9 @@ fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
 /// The mean area under the receiver operating characteristic over the classes that have one.
 ///
 /// # Errors
-/// A score is NaN.
+/// A score is NaN, or the lengths differ.
 pub fn auroc_macro(scored: Scored, classes: usize) -> Result<Option<f64>, ScoreError> {
+    scored.check(classes)?;
     let mut areas = Vec::new();
     for class in 0..classes {
         let (scores, labels) = scored.column(class, classes);
@@ -82,31 +97,31 @@ impl Report {
     /// Everything, intervals included.
     ///
     /// # Errors
-    /// A score is NaN.
+    /// A score is NaN, or the lengths differ.
     pub fn new(names: &[&str], scored: Scored) -> Result<Report, ScoreError> {
-        let clusters = Clusters::new(scored.patients);
+        scored.check(names.len())?;
+        let resamples = Resamples::new(scored.patients);
         let mut classes = Vec::new();
         for (class, name) in names.iter().enumerate() {
             let (scores, labels) = scored.column(class, names.len());
             let positives = labels.iter().filter(|label| **label).count();
-            let area = auroc(&scores, &labels)?;
-            let of = |images: &[usize]| {
-                let scores: Vec<f32> = images.iter().map(|image| scores[*image]).collect();
-                let labels: Vec<bool> = images.iter().map(|image| labels[*image]).collect();
-                auroc(&scores, &labels)
-            };
+            let ranking = Ranking::new(&scores, &labels)?;
+            let (area, precision) = (ranking.auroc(|_| 1), ranking.auprc(|_| 1));
             classes.push(ClassReport {
                 name: (*name).to_owned(),
                 positives,
                 negatives: labels.len() - positives,
                 auroc: area,
-                auroc_interval: if area.is_some() { interval(&clusters, of)? } else { None },
-                auprc: auprc(&scores, &labels)?,
+                auroc_interval: area
+                    .and_then(|_| resamples.interval(|draw| ranking.auroc(|image| draw.copies(image)))),
+                auprc: precision,
+                auprc_interval: precision
+                    .and_then(|_| resamples.interval(|draw| ranking.auprc(|image| draw.copies(image)))),
             });
         }
         Ok(Report {
             images: scored.patients.len(),
-            patients: clusters.count(),
+            patients: scored.patients.iter().collect::<BTreeSet<_>>().len(),
             auroc_macro: mean(classes.iter().map(|class| class.auroc)),
             auprc_macro: mean(classes.iter().map(|class| class.auprc)),
             classes,
@@ -131,5 +146,10 @@ mod tests {
         assert_eq!(report.classes[1].auroc, None);
         assert_eq!(report.auroc_macro, Some(1.0));
         assert_eq!(auroc_macro(scored, 2).unwrap(), Some(1.0));
+        assert_eq!(report.classes[0].auprc, Some(1.0));
+        assert_eq!((report.classes[1].auprc_interval, report.auprc_macro), (None, Some(1.0)));
+        let lengths = ScoreError::Lengths { scores: 6, labels: 9 };
+        assert_eq!(Report::new(&["a", "b", "c"], scored), Err(lengths));
+        assert_eq!(auroc_macro(scored, 3), Err(lengths));
     }
 }
