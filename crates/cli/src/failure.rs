@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// A message of one line, and whose fault it is.
@@ -22,8 +23,9 @@ impl Failure {
         Failure { message: error.to_string(), code: 1 }
     }
 
-    /// The exit code.
-    pub fn exit_code(&self) -> ExitCode {
+    /// Says it on the standard error; the exit code.
+    pub fn report(&self) -> ExitCode {
+        let _ = writeln!(std::io::stderr(), "kinone: {self}");
         ExitCode::from(self.code)
     }
 }

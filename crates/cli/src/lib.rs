@@ -54,20 +54,26 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // A closed pipe must not turn help into a panic.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(error) => match wrong_usage(&error) {
+            Some(failure) => return failure.report(),
+            None => {
+                // A closed pipe must not turn help into a panic.
+                let _ = error.print();
+                return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            }
+        },
     };
-    match start(&cli).and_then(|()| run(cli.command)) {
-        Ok(code) => code,
-        Err(failure) => {
-            use std::io::Write;
-            let _ = writeln!(std::io::stderr(), "kinone: {failure}");
-            failure.exit_code()
-        }
-    }
+    start(&cli).and_then(|()| run(cli.command)).unwrap_or_else(|failure| failure.report())
+}
+
+/// What clap says in a paragraph, in one line like every other failure; nothing where it shows help.
+fn wrong_usage(error: &clap::Error) -> Option<Failure> {
+    let text = error.render().to_string();
+    let message = text.strip_prefix("error: ")?;
+    // The usage and the pointer to the help follow; the values that are possible and tips come before.
+    let message = message.split("\nUsage: ").next()?.split("\nFor more information").next()?;
+    let words: Vec<&str> = message.split_whitespace().collect();
+    Some(Failure::usage(format_args!("{}; see --help", words.join(" "))))
 }
 
 /// Chooses instruction set and threads for the whole process.

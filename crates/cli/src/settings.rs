@@ -106,7 +106,7 @@ impl Settings {
         let wrong = |reason: String| Failure::usage(format_args!("{}: {reason}", path.display()));
         let text = String::from_utf8(bytes).map_err(|_| wrong("not UTF-8".into()))?;
         toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             wrong(format!("line {line}: {}", error.message()))
         })
     }

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let source = Synth::new(arguments.seed, arguments.images, arguments.size)?;
+    let source = Synth::new(arguments.seed, arguments.images, arguments.size).map_err(Failure::usage)?;
     write_nih_directory(&arguments.out_dir, &source, prepare::SPLIT_SEED, &Cpu::current(), &|_, _| {})?;
     out(format_args!(
         "{} images of {} px in {}; train with --data-dir {}",

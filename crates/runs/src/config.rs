@@ -121,6 +121,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let not_negative = |x: f64| x.is_finite() && x >= 0.0;
+        let images = if let Data::BuiltIn { images } = self.data { Some(images) } else { None };
         let checks = [
             ("epochs", self.epochs >= 1, self.epochs.to_string(), "at least 1 epoch is needed"),
             (
@@ -156,8 +157,8 @@ impl Config {
             ),
             (
                 "images",
-                !matches!(self.data, Data::BuiltIn { images } if images < 100),
-                String::new(),
+                images.is_none_or(|images| images >= 100),
+                images.unwrap_or_default().to_string(),
                 "the built-in set needs at least 100 images",
             ),
         ];
