@@ -7,7 +7,7 @@ use crate::settings::Settings;
 use kinone_kernels::Cpu;
 use kinone_runs::config::Config;
 use kinone_runs::directory::RunDirectory;
-use kinone_train::fit::{Outcome, fit};
+use kinone_train::fit::{Outcome, Plan, fit};
 use kinone_train::prepare;
 use kinone_xray::{Dataset, Part};
 use std::path::{Path, PathBuf};
@@ -37,17 +37,19 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         None => arguments.settings,
     };
     let config = settings.resolve()?;
-    // What could fail is tried before a directory is made.
-    prepare::model(&config)?;
+    let path = arguments.run_dir.unwrap_or_else(|| RunDirectory::fresh_path(Path::new("runs")));
+    // What could fail is tried before a directory is made, what takes long after what does not.
+    RunDirectory::refuse_occupied(&path)?;
+    let model = prepare::model(&config)?;
     let cpu = Cpu::current();
     let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
-    let path = arguments.run_dir.unwrap_or_else(|| RunDirectory::fresh_path(Path::new("runs")));
+    let plan = Plan::new(&config, &data)?;
     let run = RunDirectory::create(&path, &config)?;
     let mut progress = Progress::new(Console::keeping(&run.console_file())?, config.epochs, arguments.json);
     for line in introduction(&config, &data, &cpu, run.path()) {
         progress.line(&line);
     }
-    let outcome = fit(&config, &data, &run, &mut progress)?;
+    let outcome = fit(plan, model, &run, &mut progress)?;
     for line in conclusion(&outcome, run.path()) {
         progress.line(&line);
     }

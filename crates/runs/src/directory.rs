@@ -36,15 +36,24 @@ impl RunDirectory {
     /// # Errors
     /// The directory holds a run already, or cannot be written.
     pub fn create(path: &Path, config: &Config) -> Result<RunDirectory, RunError> {
+        RunDirectory::refuse_occupied(path)?;
         let run = RunDirectory(path.to_owned());
-        if run.config_file().exists() {
-            return Err(RunError::Occupied(path.to_owned()));
-        }
         files::make_folder(&path.join("checkpoints"))?;
         let text = toml::to_string(config)
             .map_err(|error| RunError::Config { path: run.config_file(), reason: error.to_string() })?;
         files::write(&run.config_file(), text.as_bytes())?;
         Ok(run)
+    }
+
+    /// Says early what [`RunDirectory::create`] would say.
+    ///
+    /// # Errors
+    /// The directory holds a run already.
+    pub fn refuse_occupied(path: &Path) -> Result<(), RunError> {
+        if RunDirectory(path.to_owned()).config_file().exists() {
+            return Err(RunError::Occupied(path.to_owned()));
+        }
+        Ok(())
     }
 
     /// `parent/YYYYMMDD_HHMMSS` by the local clock, with `_2`, `_3`, … where that is taken.

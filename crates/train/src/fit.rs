@@ -86,25 +86,44 @@ struct Best {
     weights: Dictionary,
 }
 
-/// Trains, keeps the best and the last weights, tests the best, and writes the summary.
+/// A run before its first step: what its data can refuse is refused here, before anything is written.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    config: &'a Config,
+    data: &'a Dataset,
+    preprocessing: Preprocessing,
+    loader: Loader<'a>,
+}
+
+impl<'a> Plan<'a> {
+    /// A run of `config` on `data`.
+    ///
+    /// # Errors
+    /// Nothing can be learned from the data.
+    pub fn new(config: &'a Config, data: &'a Dataset) -> Result<Plan<'a>, DataError> {
+        let preprocessing = data.preprocessing()?;
+        let loader = Loader::new(data, Part::Train, &preprocessing, config.batch_size)?;
+        if loader.train_batches() == 0 {
+            return Err(DataError::TooFew { part: "train", count: 1, need: 2 });
+        }
+        Ok(Plan { config, data, preprocessing, loader })
+    }
+}
+
+/// Trains `model`, keeps the best and the last weights, tests the best, and writes the summary.
 ///
 /// # Errors
 /// The run ended early; what was written before is whole.
 pub fn fit(
-    config: &Config,
-    data: &Dataset,
+    plan: Plan,
+    model: ResNet,
     run: &RunDirectory,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, FitError> {
     let start = Instant::now();
-    let preprocessing = data.preprocessing()?;
-    let loader = Loader::new(data, Part::Train, &preprocessing, config.batch_size)?;
-    if loader.train_batches() == 0 {
-        return Err(DataError::TooFew { part: "train", count: 1, need: 2 }.into());
-    }
+    let Plan { config, data, preprocessing, loader } = plan;
     let clip = (config.clip_norm > 0.0).then_some(config.clip_norm);
     let optimizer = Optimizer::new(prepare::rule(config));
-    let model = prepare::model(config)?;
     let mut trainer = Trainer::new(model, optimizer, prepare::rate(config), clip, config.seed);
     let mut log = Log::open(&run.log_file())?;
     let cpu = Cpu::current();

@@ -113,7 +113,7 @@ pub fn model(config: &Config) -> Result<ResNet, PrepareError> {
         }
         fill(&model, path, &dictionary)?;
     }
-    Ok(model)
+    Ok(if config.recompute { model.checkpointed() } else { model })
 }
 
 /// The model of a run with these weights.

@@ -18,6 +18,14 @@ impl Sequential {
     pub fn new(modules: Vec<Box<dyn Module>>) -> Sequential {
         Sequential(modules)
     }
+
+    /// The same function with less memory: every module [`Checkpointed`].
+    pub fn checkpointed(self) -> Sequential {
+        let checkpointed = |module: Box<dyn Module>| -> Box<dyn Module> {
+            Box::new(Checkpointed::<dyn Module>(module.into()))
+        };
+        Sequential(self.0.into_iter().map(checkpointed).collect())
+    }
 }
 
 impl Module for Sequential {
@@ -34,7 +42,7 @@ impl Module for Sequential {
 
 /// A module of whose inner values nothing is kept in training: backward runs it again, with equal bits.
 #[derive(Clone, Debug)]
-pub struct Checkpointed<M>(Arc<M>);
+pub struct Checkpointed<M: ?Sized>(Arc<M>);
 
 impl<M: Module> Checkpointed<M> {
     /// The same function with less memory.
@@ -43,7 +51,7 @@ impl<M: Module> Checkpointed<M> {
     }
 }
 
-impl<M: Module + 'static> Module for Checkpointed<M> {
+impl<M: Module + ?Sized + 'static> Module for Checkpointed<M> {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
         if !pass.is_training() {
             return self.0.forward(pass, x);

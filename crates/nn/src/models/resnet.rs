@@ -117,6 +117,11 @@ impl ResNet {
             fc: Linear::new(&init.at("fc"), inputs, classes),
         }
     }
+
+    /// The same network with less memory in training: of each block its input alone is kept.
+    pub fn checkpointed(self) -> ResNet {
+        ResNet { layers: self.layers.map(Sequential::checkpointed), ..self }
+    }
 }
 
 impl Module for ResNet {
