@@ -1,0 +1,166 @@
+//! Whatever is wrong with what the program is given: one clear line, a non-zero exit code, nothing left behind.
+
+mod common;
+
+use common::{Place, TINY, printed};
+use std::fs;
+use std::process::Stdio;
+
+/// A tiny run that would be made, but for what `more` gets wrong.
+fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["train", "--run-dir", "new"], &TINY[..], more].concat()
+}
+
+#[test]
+fn settings_that_no_run_can_have() {
+    let place = Place::new();
+    for (words, arguments) in [
+        (&["unknown model", "resnet99", "resnet18"][..], &["--model", "resnet99"][..]),
+        (&["lr = NaN", "above 0"], &["--lr", "nan"]),
+        (&["lr = inf", "above 0"], &["--lr", "inf"]),
+        (&["lr = -1", "above 0"], &["--lr=-1"]),
+        (&["batch-size = 0", "at least 2"], &["--batch-size", "0"]),
+        (&["momentum = 1", "below 1"], &["--momentum", "1"]),
+        (&["weight-decay = -1", "at least 0"], &["--weight-decay=-1"]),
+        (&["clip-norm = NaN", "at least 0"], &["--clip-norm", "nan"]),
+        (&["threads", "at least 1"], &["--threads", "0"]),
+        (&["'many'", "--threads"], &["--threads", "many"]),
+        (&["'sdg'", "--optimizer", "sgd, nesterov, adam", "--help"], &["--optimizer", "sdg"]),
+        (&["--rate", "--help"], &["--rate", "1"]),
+        (&["--csv-file", "--help"], &["--image-dir", "d"]),
+    ] {
+        place.refuses(2, words, &train(arguments));
+    }
+    for (words, arguments) in [
+        (&["epochs = 0", "at least 1"][..], &["train", "--epochs", "0"][..]),
+        (&["image-size = 8", "32 to 1024"], &["train", "--image-size", "8"]),
+        (&["images = 5", "at least 100"], &["train", "--images", "5"]),
+        (&["--run-dir <R>", "--help"], &["evaluate"]),
+        (&["--image-path <F>", "--help"], &["predict", "--run-dir", "r"]),
+        (&["--out-dir <D>", "--help"], &["synth"]),
+        (&["number of images is 0"], &["synth", "--out-dir", "d", "--images", "0"]),
+        (&["no operator `reluu`", "relu, "], &["gradcheck", "reluu"]),
+        (&["'fly'", "--help"], &["fly"]),
+        (&["'all'", "train, validation or test"], &["evaluate", "--run-dir", "r", "--split", "all"]),
+    ] {
+        place.refuses(2, words, arguments);
+    }
+    let mut command = place.command(&["gradcheck", "relu"]);
+    command.env("KINONE_ISA", "nonsense");
+    place.is_refused(2, &["KINONE_ISA=nonsense", "scalar"], command);
+}
+
+#[test]
+fn configuration_files() {
+    let place = Place::new();
+    place.refuses(2, &["no.toml"], &train(&["--config", "no.toml"]));
+    for (words, text) in [
+        (&["line 2", "`lrr`", "`lr`"][..], "seed = 1\nlrr = 1e-3\n"),
+        (&["line 1", "integer"], "epochs = \"many\"\n"),
+        (&["line 3"], "seed = 1\n\nepochs = = 2\n"),
+        (&["seed", "line 2"], "seed = 1\nseed = 2\n"),
+        (&["image_dir", "csv_file"], "csv_file = \"d.csv\"\n"),
+        (&["momentum = 7"], "momentum = 7\n"),
+    ] {
+        fs::write(place.path("kinone.toml"), text).unwrap();
+        place.refuses(2, words, &train(&["--config", "kinone.toml"]));
+    }
+    fs::write(place.path("kinone.toml"), b"model = \"\xff\"\n").unwrap();
+    place.refuses(2, &["kinone.toml", "UTF-8"], &train(&["--config", "kinone.toml"]));
+}
+
+#[test]
+fn data_directories() {
+    let place = Place::new();
+    fs::create_dir(place.path("empty")).unwrap();
+    fs::write(place.path("file"), "text").unwrap();
+    let on = |directory| ["train", "--run-dir", "new", "--image-size", "32", "--data-dir", directory];
+    place.refuses(1, &["nowhere is not a directory", "give the folder"], &on("nowhere"));
+    place.refuses(1, &["file is not a directory"], &on("file"));
+    place.refuses(1, &["empty holds no label file", "Data_Entry_2017.csv"], &on("empty"));
+    place.refuses(1, &["file"], &["synth", "--out-dir", "file"]);
+
+    place.succeeds(&["synth", "--out-dir", "d", "--images", "100", "--size", "32"]);
+    place.refuses(1, &["d is not empty", "new or an empty"], &["synth", "--out-dir", "d"]);
+    let csv = place.path("d/Data_Entry_2017.csv");
+    let text = fs::read_to_string(&csv).unwrap();
+    let first = text.lines().nth(1).unwrap();
+    let (image, rest) = first.split_once(',').unwrap();
+    let label = rest.split(',').next().unwrap();
+    let with = |changed: String| fs::write(&csv, changed).unwrap();
+
+    with(text.replace("Finding Labels", "Labels"));
+    place.refuses(1, &["Data_Entry_2017.csv", "no column 'Finding Labels'", "rename"], &on("d"));
+    with(text.replacen(&format!("{image},{label}"), &format!("{image},Scurvy"), 1));
+    place.refuses(1, &["Data_Entry_2017.csv, row 2", "Scurvy", "known"], &on("d"));
+    with(String::new());
+    place.refuses(1, &["Data_Entry_2017.csv"], &on("d"));
+    with(text.clone());
+
+    let png = place.path("d/images").join(image);
+    let bytes = fs::read(&png).unwrap();
+    for bad in [&bytes[..bytes.len() / 2], &bytes[..20], b"", b"no image"] {
+        fs::write(&png, bad).unwrap();
+        place.refuses(1, &[image], &on("d"));
+    }
+    fs::remove_file(&png).unwrap();
+    place.refuses(1, &["1 of 100 images", image, "--allow-missing"], &on("d"));
+    fs::remove_dir_all(place.path("d/images")).unwrap();
+    place.refuses(1, &["d holds no PNG image", "put the radiographs there"], &on("d"));
+}
+
+#[test]
+fn runs_and_weights() {
+    let place = Place::new();
+    let garbage = place.path("garbage");
+    fs::write(&garbage, "no weights ".repeat(100)).unwrap();
+    fs::create_dir(place.path("empty")).unwrap();
+    place.refuses(1, &["no_weights"], &train(&["--load-checkpoint", "no_weights"]));
+    place.refuses(1, &["garbage", "not a weights file"], &train(&["--load-checkpoint", "garbage"]));
+    for run in ["empty", "nowhere", "garbage"] {
+        let words = [run, "is not a run directory", "--run-dir"];
+        place.refuses(1, &words, &["evaluate", "--run-dir", run]);
+        place.refuses(1, &words, &["predict", "--run-dir", run, "--image-path", "x.png"]);
+    }
+
+    place.succeeds(&[&["train", "--run-dir", "run"], &TINY[..]].concat());
+    place.refuses(1, &["run already holds a run", "--run-dir"], &["train", "--run-dir", "run"]);
+    let best = "run/checkpoints/best.safetensors";
+    let other = ["--model", "resnet34", "--load-checkpoint", best];
+    place.refuses(1, &[best, "resnet18", "resnet34"], &train(&other));
+    let classes = ["--no-finding", "--load-checkpoint", best];
+    place.refuses(1, &[best, "14 classes", "15"], &train(&classes));
+
+    fs::write(place.path("text.png"), "no image\n").unwrap();
+    for (path, words) in [("text.png", "PNG"), ("no.png", "cannot read"), ("empty", "empty")] {
+        place.refuses(1, &[path, words], &["predict", "--run-dir", "run", "--image-path", path]);
+    }
+
+    let bytes = fs::read(place.path(best)).unwrap();
+    let mut flipped = bytes.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for bad in [&flipped[..], &bytes[..bytes.len() / 2]] {
+        fs::write(place.path(best), bad).unwrap();
+        place.refuses(1, &[best], &["evaluate", "--run-dir", "run"]);
+    }
+    fs::remove_file(place.path(best)).unwrap();
+    place.refuses(1, &[best], &["evaluate", "--run-dir", "run"]);
+    fs::write(place.path("run/config.toml"), "contract = 1\n").unwrap();
+    place.refuses(1, &["run/config.toml", "model"], &["evaluate", "--run-dir", "run"]);
+}
+
+/// Whoever reads may leave: nothing panics, and the work is done.
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let place = Place::new();
+    let train = [&["train", "--run-dir", "run"], &TINY[..]].concat();
+    for arguments in
+        [&["gradcheck", "relu"][..], &["gradcheck", "relu", "--json"], &["train", "--help"], &train]
+    {
+        let mut child =
+            place.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        printed(child.wait_with_output().unwrap(), arguments);
+    }
+    assert!(place.path("run/summary.json").is_file());
+}
