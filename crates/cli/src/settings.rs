@@ -26,7 +26,7 @@ pub(crate) struct Settings {
     #[arg(long)]
     #[serde(default)]
     allow_missing: bool,
-    /// Images of the built-in set, used where no data are named [default: 4000]
+    /// Images of the built-in set, used where no data are named [default: 2400]
     #[arg(long, value_name = "N")]
     images: Option<usize>,
     /// resnet18, resnet34, resnet50, resnet101 or resnet152 [default: resnet18]
@@ -149,7 +149,7 @@ impl Settings {
         let data = match (self.data_dir, self.image_dir, self.csv_file) {
             (Some(data_dir), None, None) => Data::Directory { data_dir, allow_missing },
             (None, Some(image_dir), Some(csv_file)) => Data::Files { image_dir, csv_file, allow_missing },
-            (None, None, None) => Data::BuiltIn { images: self.images.unwrap_or(4000) },
+            (None, None, None) => Data::BuiltIn { images: self.images.unwrap_or(2400) },
             _ => {
                 let message = "name either data_dir, or image_dir together with csv_file";
                 return Err(Failure::usage(message));
