@@ -14,23 +14,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 const CLASSES: usize = 14;
-const SIZE: usize = 96;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::args().nth(1).ok_or("usage: parity FOLDER")?;
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().ok_or("usage: parity FOLDER [SIZE [SEED]]")?;
+    let size = arguments.next().map_or(Ok(32), |size| size.parse())?;
+    let seed = arguments.next().map_or(Ok(11), |seed| seed.parse())?;
     for depth in [Depth::D18, Depth::D50] {
         let folder = Path::new(&folder).join(depth.name());
         kinone_files::make_folder(&folder)?;
-        let (before, after) = run(depth)?;
+        let (before, after) = run(depth, size, seed)?;
         write_tensors(&folder.join("before.safetensors"), &before)?;
         write_tensors(&folder.join("after.safetensors"), &after)?;
     }
     Ok(())
 }
 
-fn run(depth: Depth) -> Result<(Dictionary, Dictionary), Box<dyn Error>> {
-    let draw = Init::new(11);
-    let images = draw.at("images").normal([8, 1, SIZE, SIZE], 1.0);
+fn run(depth: Depth, size: usize, seed: u64) -> Result<(Dictionary, Dictionary), Box<dyn Error>> {
+    let draw = Init::new(seed);
+    let images = draw.at("images").normal([8, 1, size, size], 1.0);
     let mut targets = draw.at("targets").uniform([8, CLASSES], 1.0);
     for target in targets.data_mut() {
         *target = if *target > 0.5 { 1.0 } else { 0.0 };
