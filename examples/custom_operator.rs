@@ -15,7 +15,7 @@ use std::error::Error;
 
 /// x / (1 + |x|)
 #[derive(Clone, Debug)]
-pub struct Softsign;
+pub(crate) struct Softsign;
 
 impl Pointwise for Softsign {
     type Args<F: Real> = [F; 1];
@@ -54,7 +54,7 @@ impl Pointwise for Softsign {
 }
 
 /// The chain of trust, as `kinone gradcheck` shows it for the operators inside.
-pub fn proof() -> Proof {
+pub(crate) fn proof() -> Proof {
     Checker::new().prove::<Softsign>()
 }
 

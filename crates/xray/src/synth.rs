@@ -7,8 +7,8 @@
 //! rare. Where a finding lies, on which side, how large and how dense is random, so that no single pixel
 //! tells: a linear model fails where a convolution succeeds.
 //!
-//! Reading order: [`patients`] (who has what), [`anatomy`] (what a chest looks like), [`disease`] (what
-//! findings do to it), [`paint`] (from densities to gray values), [`noise`] (textures).
+//! Reading order: `patients` (who has what), `anatomy` (what a chest looks like), `disease` (what
+//! findings do to it), `paint` (from densities to gray values), `noise` (textures).
 
 mod anatomy;
 mod disease;

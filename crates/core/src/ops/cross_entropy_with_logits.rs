@@ -9,7 +9,7 @@ use crate::reduce::sum;
 use crate::shape::{Shape, ShapeError};
 use crate::tensor::{Tensor, apply};
 
-/// −log softmax(z)[class], the mean over rows
+/// The mean over rows of −log softmax(z) at the class
 #[derive(Clone, Debug)]
 pub struct CrossEntropyWithLogits;
 
