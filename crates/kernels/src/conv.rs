@@ -1,6 +1,6 @@
 //! Convolution of images `[n, c, h, w]` with filters `[o, c/groups, kh, kw]`, and its gradients.
 //!
-//! The definitions are the loops of [`mod@reference`]. The kernels are products ([`crate::product`]) whose right
+//! The definitions are the loops of [`mod@reference`]. The kernels are products (`product.rs`) whose right
 //! operand, the patches of the image, is gathered while it is packed: no matrix of patches is ever stored.
 //!
 //! | | rows | columns | terms, in order |

@@ -1,7 +1,7 @@
 //! Batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167, algorithm 1), images `x [n, c, h, w]`.
 //!
 //! Per channel, over the `m = n·h·w` values of the whole batch:
-//! `y = gamma·(x - mean)/√(var + eps) + beta`. Every rounding is written in [`reference`]; the kernels here
+//! `y = gamma·(x - mean)/√(var + eps) + beta`. Every rounding is written in [`mod@reference`]; the kernels here
 //! return the same bits and read memory twice forward (sums, then values) and twice backward.
 
 pub mod reference;

@@ -2,7 +2,7 @@
 //!
 //! The window of output (i, j) has the taps (p, q) at row `i·stride + p·dilation - padding`, and so for
 //! columns. Taps outside the image are no candidates for the greatest value and add nothing to a mean.
-//! Definitions: [`reference`].
+//! Definitions: [`mod@reference`].
 
 mod adaptive;
 mod average;

@@ -1,6 +1,6 @@
 //! Softmax and its logarithm along one axis of `x [outer, len, inner]`.
 //!
-//! Definitions, along each fibre `x[o, :, i]`: [`reference`].
+//! Definitions, along each fibre `x[o, :, i]`: [`mod@reference`].
 
 pub mod reference;
 
