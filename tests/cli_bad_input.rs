@@ -56,9 +56,9 @@ fn configuration_files() {
     place.refuses(2, &["no.toml"], &train(&["--config", "no.toml"]));
     for (words, text) in [
         (&["line 2", "`lrr`", "`lr`"][..], "seed = 1\nlrr = 1e-3\n"),
-        (&["line 1", "integer"], "epochs = \"many\"\n"),
+        (&["line 1", "\"many\""], "epochs = \"many\"\n"),
         (&["line 3"], "seed = 1\n\nepochs = = 2\n"),
-        (&["seed", "line 2"], "seed = 1\nseed = 2\n"),
+        (&["line 2", "duplicate"], "seed = 1\nseed = 2\n"),
         (&["image_dir", "csv_file"], "csv_file = \"d.csv\"\n"),
         (&["momentum = 7"], "momentum = 7\n"),
     ] {
