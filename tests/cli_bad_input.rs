@@ -23,11 +23,13 @@ fn settings_that_no_run_can_have() {
         (&["momentum = 1", "below 1"], &["--momentum", "1"]),
         (&["weight-decay = -1", "at least 0"], &["--weight-decay=-1"]),
         (&["clip-norm = NaN", "at least 0"], &["--clip-norm", "nan"]),
+        (&["lr = 0.000", "above 0"], &["--lr", "1e-99"]),
         (&["threads", "at least 1"], &["--threads", "0"]),
+        (&["threads = 1000000", "at most"], &["--threads", "1000000"]),
         (&["'many'", "--threads"], &["--threads", "many"]),
         (&["'sdg'", "--optimizer", "sgd, nesterov, adam", "--help"], &["--optimizer", "sdg"]),
         (&["--rate", "--help"], &["--rate", "1"]),
-        (&["--csv-file", "--help"], &["--image-dir", "d"]),
+        (&["--images", "--data-dir", "--help"], &["--data-dir", "d"]),
     ] {
         place.refuses(2, words, &train(arguments));
     }
@@ -35,7 +37,9 @@ fn settings_that_no_run_can_have() {
         (&["epochs = 0", "at least 1"][..], &["train", "--epochs", "0"][..]),
         (&["image-size = 8", "32 to 1024"], &["train", "--image-size", "8"]),
         (&["images = 5", "at least 100"], &["train", "--images", "5"]),
+        (&["--csv-file", "--help"], &["train", "--image-dir", "d"]),
         (&["--run-dir <R>", "--help"], &["evaluate"]),
+        (&["--run-dir <R>", "--help"], &["export-onnx"]),
         (&["--image-path <F>", "--help"], &["predict", "--run-dir", "r"]),
         (&["--out-dir <D>", "--help"], &["synth"]),
         (&["number of images is 0"], &["synth", "--out-dir", "d", "--images", "0"]),
@@ -61,6 +65,7 @@ fn configuration_files() {
         (&["line 2", "duplicate"], "seed = 1\nseed = 2\n"),
         (&["image_dir", "csv_file"], "csv_file = \"d.csv\"\n"),
         (&["momentum = 7"], "momentum = 7\n"),
+        (&["path", "empty"], "data_dir = \"\"\n"),
     ] {
         fs::write(place.path("kinone.toml"), text).unwrap();
         place.refuses(2, words, &train(&["--config", "kinone.toml"]));
@@ -105,6 +110,12 @@ fn data_directories() {
     }
     fs::remove_file(&png).unwrap();
     place.refuses(1, &["1 of 100 images", image, "--allow-missing"], &on("d"));
+    for line in fs::read_to_string(place.path("d/train_val_list.txt")).unwrap().lines() {
+        // The first is gone already.
+        let _ = fs::remove_file(place.path("d/images").join(line));
+    }
+    let none = [&on("d")[..], &["--allow-missing"]].concat();
+    place.refuses(1, &["train part", "0 images", "use more data"], &none);
     fs::remove_dir_all(place.path("d/images")).unwrap();
     place.refuses(1, &["d holds no PNG image", "put the radiographs there"], &on("d"));
 }
@@ -121,16 +132,23 @@ fn runs_and_weights() {
         let words = [run, "is not a run directory", "--run-dir"];
         place.refuses(1, &words, &["evaluate", "--run-dir", run]);
         place.refuses(1, &words, &["predict", "--run-dir", run, "--image-path", "x.png"]);
+        place.refuses(1, &words, &["export-onnx", "--run-dir", run]);
     }
 
     place.succeeds(&[&["train", "--run-dir", "run"], &TINY[..]].concat());
-    place.refuses(1, &["run already holds a run", "--run-dir"], &["train", "--run-dir", "run"]);
+    place.refuses(
+        1,
+        &["run already holds a run", "--run-dir"],
+        &["train", "--run-dir", "run", "--data-dir", "nowhere"],
+    );
     let best = "run/checkpoints/best.safetensors";
     let other = ["--model", "resnet34", "--load-checkpoint", best];
     place.refuses(1, &[best, "resnet18", "resnet34"], &train(&other));
     let classes = ["--no-finding", "--load-checkpoint", best];
     place.refuses(1, &[best, "14 classes", "15"], &train(&classes));
 
+    let nowhere = ["export-onnx", "--run-dir", "run", "--output-filename", "nowhere/model.onnx"];
+    place.refuses(1, &["cannot write", "nowhere/model.onnx"], &nowhere);
     fs::write(place.path("text.png"), "no image\n").unwrap();
     for (path, words) in [("text.png", "PNG"), ("no.png", "cannot read"), ("empty", "empty")] {
         place.refuses(1, &[path, words], &["predict", "--run-dir", "run", "--image-path", path]);
@@ -147,6 +165,33 @@ fn runs_and_weights() {
     place.refuses(1, &[best], &["evaluate", "--run-dir", "run"]);
     fs::write(place.path("run/config.toml"), "contract = 1\n").unwrap();
     place.refuses(1, &["run/config.toml", "model"], &["evaluate", "--run-dir", "run"]);
+}
+
+/// What cannot be written is not called written.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_a_failure() {
+    let place = Place::new();
+    let mut command = place.command(&["gradcheck", "relu", "--json"]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    place.is_refused(1, &["cannot write to the standard output"], command);
+}
+
+/// A run that leaves the numbers ends there: its log says how far it came, and there is no summary.
+#[test]
+fn a_run_that_diverges() {
+    let place = Place::new();
+    let train = ["train", "--run-dir", "run", "--images", "120", "--image-size", "32", "--lr", "1e30"];
+    let output = place.command(&train).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(
+        said.starts_with("kinone: step 2: the loss is NaN, so nothing was updated; lower --lr"),
+        "{said}"
+    );
+    let log = fs::read_to_string(place.path("run/log.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 2, "{log}");
+    assert!(!place.path("run/summary.json").exists());
 }
 
 /// Whoever reads may leave: nothing panics, and the work is done.

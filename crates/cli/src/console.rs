@@ -1,15 +1,21 @@
 //! What a person reads. A closed pipe ends the reading, never the run.
 
+use crate::Failure;
 use kinone_files::FileError;
 use kinone_metrics::Report;
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-/// A line to the standard output; `println!` would panic where the reader has left.
-pub(crate) fn out(line: fmt::Arguments) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+/// A line to the standard output. That the reader has left is no error; that the disk is full is one.
+pub(crate) fn out(line: fmt::Arguments) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(format_args!("cannot write to the standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prints, and keeps what was printed in a file.

@@ -57,16 +57,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     kinone_files::write(&run.metrics_file(), format!("{json}\n").as_bytes())?;
     kinone_files::write(&run.scores_file(part.name()), csv(&data, &scores).as_bytes())?;
     if arguments.json {
-        out(format_args!("{json}"));
+        out(format_args!("{json}"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    out(format_args!("{} part; {}", part.name(), data.report().split));
-    out(format_args!("weights of epoch {}, loss {:.4}", header.epoch, metrics.loss));
+    out(format_args!("{} part; {}", part.name(), data.report().split))?;
+    out(format_args!("weights of epoch {}, loss {:.4}", header.epoch, metrics.loss))?;
     for line in table(&report) {
-        out(format_args!("{line}"));
+        out(format_args!("{line}"))?;
     }
     let (metrics, scores) = (run.metrics_file(), run.scores_file(part.name()));
-    out(format_args!("written: {}, {}", metrics.display(), scores.display()));
+    out(format_args!("written: {}, {}", metrics.display(), scores.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

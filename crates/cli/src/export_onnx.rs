@@ -43,11 +43,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         header.epoch,
         header.classes.len(),
         size = header.image_size,
-    ));
+    ))?;
     if let Some(folder) = &arguments.replay_dir {
         let replay = Replay { name: header.model.clone(), model: exported, runs: runs(&model, &header)? };
         manifest::write(folder, &[replay], Vec::new())?;
-        out(format_args!("{}: the model with inputs and outputs", folder.display()));
+        out(format_args!("{}: the model with inputs and outputs", folder.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -25,21 +25,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         out(format_args!(
             "{:<28} {:>5} {:>10} {:>10} {:>9} {:>6}  compared on",
             "operator", "cases", "eps_rel", "adjoint", "rounding", "bits"
-        ));
+        ))?;
     }
     for entry in entries {
         let proof = entry.prove(&checker);
         if !arguments.json {
-            print_row(&proof);
+            print_row(&proof)?;
         }
         proofs.push(proof);
     }
     let failed = proofs.iter().filter(|proof| !proof.holds()).count();
     if arguments.json {
         let rows: Vec<serde_json::Value> = proofs.iter().map(to_json).collect();
-        out(format_args!("{}", serde_json::to_string_pretty(&rows)?));
+        out(format_args!("{}", serde_json::to_string_pretty(&rows)?))?;
     } else {
-        out(format_args!("{} operators, {} proved, {failed} failed", proofs.len(), proofs.len() - failed));
+        out(format_args!("{} operators, {} proved, {failed} failed", proofs.len(), proofs.len() - failed))?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -58,7 +58,7 @@ fn selected(names: &[String]) -> Result<Vec<&'static Entry>, Failure> {
     names.iter().map(find).collect()
 }
 
-fn print_row(proof: &Proof) {
+fn print_row(proof: &Proof) -> Result<(), Failure> {
     let figure = |x: Option<f64>| x.map_or("none".to_owned(), |x| format!("{x:.2e}"));
     out(format_args!(
         "{:<28} {:>5} {:>10} {:>10} {:>9} {:>6}  {} x {:?} threads",
@@ -70,10 +70,11 @@ fn print_row(proof: &Proof) {
         if proof.bit_equal { "equal" } else { "DIFFER" },
         proof.isas.join(" "),
         proof.threads,
-    ));
+    ))?;
     for failure in &proof.failures {
-        out(format_args!("    {failure}"));
+        out(format_args!("    {failure}"))?;
     }
+    Ok(())
 }
 
 fn to_json(proof: &Proof) -> serde_json::Value {

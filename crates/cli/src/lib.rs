@@ -76,12 +76,19 @@ fn wrong_usage(error: &clap::Error) -> Option<Failure> {
     Some(Failure::usage(format_args!("{}; see --help", words.join(" "))))
 }
 
+/// More threads only wait, and systems that cannot make them end the process.
+const MAX_THREADS: usize = 1024;
+
 /// Chooses instruction set and threads for the whole process.
 fn start(cli: &Cli) -> Result<(), Failure> {
     let isa = Isa::selected().map_err(Failure::usage)?;
     let threads = match cli.threads {
+        Some(threads) if threads > MAX_THREADS => {
+            let message = format!("threads = {threads}: at most {MAX_THREADS} threads are possible");
+            return Err(Failure::usage(message));
+        }
         Some(threads) => threads,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
+        None => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
     };
     Cpu::new(isa, threads).map_err(Failure::usage)?.install();
     Ok(())

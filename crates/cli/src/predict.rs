@@ -43,18 +43,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             json!({ "image": path.to_string_lossy(), "probabilities": classes })
         };
         let objects: Vec<serde_json::Value> = scored.iter().map(object).collect();
-        out(format_args!("{}", serde_json::to_string_pretty(&objects)?));
+        out(format_args!("{}", serde_json::to_string_pretty(&objects)?))?;
         return Ok(ExitCode::SUCCESS);
     }
     for (path, scores) in scored {
-        out(format_args!("{}", path.display()));
+        out(format_args!("{}", path.display()))?;
         let mut classes: Vec<(&String, f32)> =
             header.classes.iter().zip(scores.data().iter().copied()).collect();
         classes.sort_by(|a, b| b.1.total_cmp(&a.1));
         for (class, score) in classes {
-            out(format_args!("  {class:<20} {score:.3}"));
+            out(format_args!("  {class:<20} {score:.3}"))?;
         }
     }
-    out(format_args!("Not a diagnosis: probabilities of a model, calibrated on nothing but its training."));
+    out(format_args!("Not a diagnosis: probabilities of a model, calibrated on nothing but its training."))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     /// NIH data directory: the table, the images, and the official lists if there are any
-    #[arg(long, value_name = "D", conflicts_with_all = ["image_dir", "csv_file"])]
+    #[arg(long, value_name = "D", conflicts_with_all = ["image_dir", "csv_file", "images"])]
     data_dir: Option<PathBuf>,
     /// Folder of images, together with --csv-file
-    #[arg(long, value_name = "D", requires = "csv_file")]
+    #[arg(long, value_name = "D", requires = "csv_file", conflicts_with = "images")]
     image_dir: Option<PathBuf>,
     /// Table in NIH's form, together with --image-dir
     #[arg(long, value_name = "F", requires = "image_dir")]
@@ -146,7 +146,14 @@ impl Settings {
     /// The whole configuration, every value checked.
     pub(crate) fn resolve(self) -> Result<Config, Failure> {
         let allow_missing = self.allow_missing;
-        let data = match (self.data_dir, self.image_dir, self.csv_file) {
+        // A run is evaluated from anywhere.
+        let absolute = |path: Option<PathBuf>| {
+            path.map(std::path::absolute).transpose().map_err(|error| {
+                Failure::usage(format_args!("the path of the data is empty or cannot be completed: {error}"))
+            })
+        };
+        let paths = (absolute(self.data_dir)?, absolute(self.image_dir)?, absolute(self.csv_file)?);
+        let data = match paths {
             (Some(data_dir), None, None) => Data::Directory { data_dir, allow_missing },
             (None, Some(image_dir), Some(csv_file)) => Data::Files { image_dir, csv_file, allow_missing },
             (None, None, None) => Data::BuiltIn { images: self.images.unwrap_or(2400) },

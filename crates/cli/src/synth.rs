@@ -37,6 +37,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         arguments.size,
         arguments.out_dir.display(),
         arguments.out_dir.display()
-    ));
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

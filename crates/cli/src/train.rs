@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         progress.line(&line);
     }
     if arguments.json {
-        out(format_args!("{}", serde_json::to_string_pretty(&outcome.summary)?));
+        out(format_args!("{}", serde_json::to_string_pretty(&outcome.summary)?))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -130,7 +130,12 @@ impl Config {
                 self.batch_size.to_string(),
                 "at least 2 images a step are needed (batch normalization)",
             ),
-            ("lr", positive(self.lr), self.lr.to_string(), "the learning rate must be a number above 0"),
+            (
+                "lr",
+                positive(f64::from(self.lr as f32)),
+                self.lr.to_string(),
+                "the learning rate must be a number above 0",
+            ),
             (
                 "momentum",
                 not_negative(self.momentum) && self.momentum < 1.0,
