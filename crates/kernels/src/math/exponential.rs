@@ -166,7 +166,9 @@ pub(super) fn wide_softplus(x: f64) -> f64 {
     let (log, rest) = scaled_log(2.0 - 2.0 * c, c.mul_add(t, c - 1.0));
     let positive = if x > 0.0 { x } else { 0.0 };
     let (high, low) = two_sum(positive, log);
-    round_to_odd(high, low + rest)
+    let sum = round_to_odd(high, low + rest);
+    // At infinity `low` is NaN, whose sign no machine promises.
+    if x == f64::INFINITY { x } else { sum }
 }
 
 /// `1 - e^(-h(|x|))` with `h = -ln erfc`, and the sign of `x`.
