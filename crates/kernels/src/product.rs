@@ -28,9 +28,9 @@ use crate::memory::Buffer;
 use std::ops::Range;
 use tile::{Kernel, Left, Tile};
 
-/// Panels that are packed together, so that each packed row of the left operand serves several. They stay in
-/// the second-level cache for a block of k.
-const GROUP: usize = 4;
+/// Columns that are packed together, so that each packed row of the left operand serves several panels. They
+/// stay in the second-level cache for a block of k.
+const GROUP: usize = 192;
 /// Values a packing may write past the end of a panel.
 pub(crate) const SLACK: usize = 16;
 
@@ -105,7 +105,8 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
     }
     let kernel = Kernel::of(cpu);
     let panels = Panel::cut(product.columns(), &kernel);
-    let groups = panels.len().div_ceil(GROUP);
+    let group = GROUP / kernel.width();
+    let groups = panels.len().div_ceil(group);
     // Threads share the groups of panels. Where these are few they share the rows, and each packs all columns.
     let tiles = product.rows().div_ceil(kernel.rows);
     let parts = if groups >= 8 * cpu.threads() { 1 } else { cpu.threads().min(tiles) };
@@ -151,11 +152,11 @@ struct Work<'a, P: Product> {
 
 impl<'a, P: Product> Work<'a, P> {
     fn new(cpu: &'a Cpu, product: &'a P, kernel: Kernel, left: Option<&'a [f32]>, tiles: usize) -> Self {
-        let (block, width) = (product.block().min(product.terms()), kernel.wide * kernel.lanes);
+        let block = product.block().min(product.terms());
         let rows = Buffer::take(if left.is_none() { block * kernel.rows } else { 0 });
-        let columns = Buffer::take(block * width * GROUP + SLACK);
-        let kept = if product.terms() > block { tiles * GROUP } else { 1 };
-        Work { cpu, product, kernel, left, rows, columns, tiles: Buffer::take(kept * kernel.rows * width) }
+        let columns = Buffer::take(block * GROUP + SLACK);
+        let kept = if product.terms() > block { tiles } else { 1 };
+        Work { cpu, product, kernel, left, rows, columns, tiles: Buffer::take(kept * kernel.rows * GROUP) }
     }
 
     /// Some rows of some panels.
@@ -163,7 +164,6 @@ impl<'a, P: Product> Work<'a, P> {
         let (product, kernel, terms) = (self.product, self.kernel, self.product.terms());
         let mut group = product.group(panels);
         let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
-        let size = kernel.rows * kernel.wide * kernel.lanes;
         let several = terms > product.block();
         for start in (0..terms.max(1)).step_by(product.block()) {
             let block = start..(start + product.block()).min(terms);
@@ -182,8 +182,10 @@ impl<'a, P: Product> Work<'a, P> {
                     }
                 };
                 let mut right = &self.columns[..];
-                let slot = if several { (tile - tiles.start) * GROUP * size } else { 0 };
+                let mut kept = if several { (tile - tiles.start) * kernel.rows * GROUP } else { 0 };
                 for (index, panel) in panels.iter().enumerate() {
+                    let slot = kept..kept + rows.len() * panel.width;
+                    kept = slot.end;
                     let (to, stride) = match places[index] {
                         Some(place) => {
                             let Output { memory, stride } = product.output();
@@ -192,8 +194,7 @@ impl<'a, P: Product> Work<'a, P> {
                             (memory.pointer(first..first + len), stride)
                         }
                         None => {
-                            let tile = &mut self.tiles[slot + if several { index * size } else { 0 }..];
-                            (tile[..rows.len() * panel.width].as_mut_ptr(), panel.width)
+                            (self.tiles[slot.clone()].as_mut_ptr(), panel.width)
                         }
                     };
                     let tile = Tile {
@@ -208,8 +209,7 @@ impl<'a, P: Product> Work<'a, P> {
                     // SAFETY: the output was measured where `to` was made; tiles of one product do not overlap.
                     unsafe { kernel.run(rows.len(), panel.width, &tile) };
                     if places[index].is_none() && block.end == terms {
-                        let tile = &self.tiles[slot + if several { index * size } else { 0 }..];
-                        product.store(&group, index, rows.clone(), &tile[..rows.len() * panel.width]);
+                        product.store(&group, index, rows.clone(), &self.tiles[slot]);
                     }
                     right = &right[block.len() * panel.width..];
                 }

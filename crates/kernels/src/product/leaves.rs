@@ -9,9 +9,9 @@ use std::ops::Range;
 
 /// Terms of a block of k at most.
 const BLOCK: usize = 512;
-/// Tiles and panels that a thread takes together: their sums stay in the second-level cache.
-const TILES: usize = 64;
-const PANELS: usize = 3;
+/// Rows and columns that a thread takes together: their sums stay in the second-level cache.
+const ROWS: usize = 512;
+const COLUMNS: usize = 144;
 
 /// A product whose terms come in leaves.
 pub(crate) trait LeafProduct: Sync {
@@ -65,14 +65,14 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
     let kernel = Kernel::of(cpu);
     let panels = Panel::cut(product.columns(), &kernel);
     let tiles = product.rows().div_ceil(kernel.rows);
-    let across = panels.len().div_ceil(PANELS);
+    let across = panels.len().div_ceil(COLUMNS / kernel.width());
     // As many pieces as all threads can share evenly.
-    let mut down = tiles.div_ceil(TILES);
+    let mut down = product.rows().div_ceil(ROWS);
     while !(down * across).is_multiple_of(cpu.threads()) && down < tiles {
         down += 1;
     }
     cpu.for_ranges(down * across, 1, |range| {
-        let columns = Buffer::take(PANELS * BLOCK * kernel.wide * kernel.lanes + SLACK);
+        let columns = Buffer::take(COLUMNS * BLOCK + SLACK);
         let mut piece =
             Piece { cpu, product, kernel, tiles: 0..0, panels: &[], columns, scratch: Vec::new() };
         for index in range {

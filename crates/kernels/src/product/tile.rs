@@ -73,6 +73,11 @@ impl Kernel {
         }
     }
 
+    /// Columns of a tile at most.
+    pub(super) fn width(&self) -> usize {
+        self.wide * self.lanes
+    }
+
     /// Computes a tile of `rows` rows and `width` columns, a multiple of the lanes.
     ///
     /// # Safety
@@ -246,7 +251,7 @@ mod plain {
 mod avx2 {
     use super::{Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
     use std::arch::x86_64::__m256;
-    loops!(AVX2, #[target_feature(enable = "avx2,fma")] __m256, [1 2 3 4] x [1, 2, 3]);
+    loops!(AVX2, #[target_feature(enable = "avx2,fma")] __m256, [1 2 3 4 5 6] x [1, 2]);
 }
 
 #[cfg(target_arch = "x86_64")]
