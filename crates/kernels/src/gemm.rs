@@ -6,7 +6,9 @@ pub mod reference;
 
 use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::product::{LeafProduct, Output, Panel, Product, Strewn, multiply, multiply_leaves, transpose};
+use crate::product::{
+    BLOCK, LeafProduct, Output, Panel, Product, Strewn, multiply, multiply_leaves, transpose,
+};
 use std::ops::Range;
 
 /// A matrix to be read: element (i, j) is `data[i·rows + j·columns]`, so a transposed one is the same numbers
@@ -71,9 +73,6 @@ pub fn multiply_in_leaves(cpu: &Cpu, extents: Extents, leaf: usize, a: Matrix, b
     multiply_leaves(cpu, &InLeaves { plain: Plain { extents, a, b, c: SharedMut::new(c) }, leaf });
 }
 
-/// Terms of a block of k: a group of panels then stays in the second-level cache.
-const BLOCK: usize = 512;
-
 struct Plain<'a> {
     extents: Extents,
     a: Matrix<'a>,
@@ -82,7 +81,8 @@ struct Plain<'a> {
 }
 
 impl Product for Plain<'_> {
-    type Group = Vec<Panel>;
+    /// The panels, and the terms staged.
+    type Group = (Vec<Panel>, Range<usize>);
     fn rows(&self) -> usize {
         self.extents.m
     }
@@ -95,20 +95,23 @@ impl Product for Plain<'_> {
     fn block(&self) -> usize {
         BLOCK
     }
-    fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, terms: Range<usize>, out: &mut [f32]) {
-        let width = rows.len();
-        pack(cpu, self.a.transposed(), terms, rows, width, out);
-    }
-    fn group(&self, panels: &[Panel]) -> Vec<Panel> {
-        panels.to_vec()
-    }
-    fn pack_columns(&self, cpu: &Cpu, group: &mut Vec<Panel>, terms: Range<usize>, out: &mut [f32]) {
-        let mut out = out;
-        for panel in group {
-            let (one, rest) = out.split_at_mut(terms.len() * panel.width);
-            pack(cpu, self.b, terms.clone(), panel.columns.clone(), panel.width, one);
-            out = rest;
+    fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, height: usize, terms: Range<usize>, out: &mut [f32]) {
+        for start in rows.clone().step_by(height) {
+            let tile = start..(start + height).min(rows.end);
+            let (width, at) = (tile.len(), (start - rows.start) * terms.len());
+            let out = &mut out[at..at + width * terms.len()];
+            pack(cpu, self.a.transposed(), terms.clone(), tile, width, out);
         }
+    }
+    fn group(&self, panels: &[Panel]) -> Self::Group {
+        (panels.to_vec(), 0..0)
+    }
+    fn stage(&self, _: &Cpu, group: &mut Self::Group, terms: Range<usize>) {
+        group.1 = terms;
+    }
+    fn pack_columns(&self, cpu: &Cpu, (panels, terms): &Self::Group, index: usize, out: &mut [f32]) {
+        let Panel { columns, width } = panels[index].clone();
+        pack(cpu, self.b, terms.clone(), columns, width, &mut out[..terms.len() * width]);
     }
     fn output(&self) -> Output<'_> {
         Output { memory: self.c, stride: self.extents.n }
@@ -116,8 +119,8 @@ impl Product for Plain<'_> {
     fn place(&self, panel: &Panel) -> Option<usize> {
         (panel.columns.len() == panel.width).then_some(panel.columns.start)
     }
-    fn store(&self, group: &Vec<Panel>, index: usize, rows: Range<usize>, tile: &[f32]) {
-        self.store_panel(&group[index], rows, tile);
+    fn store(&self, group: &Self::Group, index: usize, rows: Range<usize>, tile: &[f32]) {
+        self.store_panel(&group.0[index], rows, tile);
     }
 }
 
@@ -164,28 +167,23 @@ impl LeafProduct for InLeaves<'_> {
     fn columns(&self) -> usize {
         self.plain.extents.n
     }
-    fn leaves(&self) -> usize {
-        self.plain.extents.k.div_ceil(self.leaf)
-    }
-    fn terms(&self, leaf: usize) -> usize {
-        self.leaf.min(self.plain.extents.k - leaf * self.leaf)
+    fn leaves(&self) -> Vec<Range<usize>> {
+        let k = self.plain.extents.k;
+        (0..k).step_by(self.leaf).map(|start| start..(start + self.leaf).min(k)).collect()
     }
     fn stage<'s>(
         &'s self,
         _: &Cpu,
         rows: Range<usize>,
-        leaf: usize,
         terms: Range<usize>,
         _: &'s mut Vec<f32>,
     ) -> Strewn<'s> {
         let a = self.plain.a;
-        let steps = terms.map(|k| (leaf * self.leaf + k) * a.columns).collect();
-        Strewn::new(a.data, rows.map(|row| row * a.rows).collect(), steps)
+        Strewn::new(a.data, rows.map(|i| i * a.rows).collect(), terms.map(|k| k * a.columns).collect())
     }
-    fn pack_columns(&self, cpu: &Cpu, panel: &Panel, leaf: usize, terms: Range<usize>, out: &mut [f32]) {
-        let (first, len) = (leaf * self.leaf + terms.start, terms.len());
-        let out = &mut out[..len * panel.width];
-        pack(cpu, self.plain.b, first..first + len, panel.columns.clone(), panel.width, out);
+    fn pack_columns(&self, cpu: &Cpu, panel: &Panel, terms: Range<usize>, out: &mut [f32]) {
+        let out = &mut out[..terms.len() * panel.width];
+        pack(cpu, self.plain.b, terms, panel.columns.clone(), panel.width, out);
     }
     fn store(&self, _: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]) {
         self.plain.store_panel(panel, rows, tile);

@@ -28,9 +28,11 @@ use crate::memory::Buffer;
 use std::ops::Range;
 use tile::{Kernel, Left, Tile};
 
-/// Columns that are packed together, so that each packed row of the left operand serves several panels. They
-/// stay in the second-level cache for a block of k.
+/// Columns whose panels a thread takes one after another for each block of k, so that each packed row of the
+/// left operand serves several. A panel stays in the first-level cache while all rows meet it.
 const GROUP: usize = 192;
+/// About how many terms a block of k has.
+pub(crate) const BLOCK: usize = 256;
 /// Values a packing may write past the end of a panel.
 pub(crate) const SLACK: usize = 16;
 
@@ -46,13 +48,15 @@ pub(crate) trait Product: Sync {
     fn terms(&self) -> usize;
     /// Terms of a block of k.
     fn block(&self) -> usize;
-    /// Writes `out[k][rows.len()]`, the left operand.
-    fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, terms: Range<usize>, out: &mut [f32]);
+    /// Writes `out[tile][k][rows of the tile]`, the left operand, for tiles of `height` rows, the last of fewer.
+    fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, height: usize, terms: Range<usize>, out: &mut [f32]);
     /// Gets ready for some panels.
     fn group(&self, panels: &[Panel]) -> Self::Group;
-    /// Writes `out[panel][k][panel.width]`, the right operand, anything beyond the last column. `out` has
-    /// [`SLACK`] values more, for anything.
-    fn pack_columns(&self, cpu: &Cpu, group: &mut Self::Group, terms: Range<usize>, out: &mut [f32]);
+    /// Gets some terms ready for all panels of the group.
+    fn stage(&self, cpu: &Cpu, group: &mut Self::Group, terms: Range<usize>);
+    /// Writes `out[k][width]`, the right operand for the group's panel `index` and the terms last staged,
+    /// anything beyond the last column. `out` has [`SLACK`] values more, for anything.
+    fn pack_columns(&self, cpu: &Cpu, group: &Self::Group, index: usize, out: &mut [f32]);
     /// The output.
     fn output(&self) -> Output<'_>;
     /// Where column `panel.start` of row 0 lies in the output, if all columns of the panel follow it there.
@@ -93,7 +97,7 @@ impl Panel {
     }
 }
 
-/// Cuts `count` things into ranges of at most `most`, as even as they can be.
+/// The range `part` of `parts` into which `count` things are cut, as even as they can be.
 fn even(count: usize, parts: usize, part: usize) -> Range<usize> {
     part * count / parts..(part + 1) * count / parts
 }
@@ -121,16 +125,23 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
     });
 }
 
-/// The whole left operand: for each tile `[k][rows]`.
+/// The whole left operand: for each block of k, for each tile, `[k][rows]`.
 fn pack_left(cpu: &Cpu, product: &impl Product, kernel: Kernel, tiles: usize) -> Buffer {
-    let mut left = Buffer::take(product.rows() * product.terms());
+    let (rows, terms) = (product.rows(), product.terms());
+    let mut left = Buffer::take(rows * terms);
     let shared = SharedMut::new(&mut left);
-    cpu.for_ranges(tiles, 1, |range| {
-        for tile in range {
-            let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
-            // SAFETY: every tile has other rows.
-            let out = unsafe { shared.slice(rows.start * product.terms()..rows.end * product.terms()) };
-            product.pack_rows(cpu, rows, 0..product.terms(), out);
+    let blocks = terms.div_ceil(product.block());
+    let parts = cpu.threads().min(tiles);
+    cpu.for_ranges(blocks * parts, 1, |range| {
+        for index in range {
+            let start = index / parts * product.block();
+            let block = start..(start + product.block()).min(terms);
+            let tiles = even(tiles, parts, index % parts);
+            let part = tiles.start * kernel.rows..(tiles.end * kernel.rows).min(rows);
+            let at = |row: usize| block.start * rows + row * block.len();
+            // SAFETY: every part is other rows of other terms.
+            let out = unsafe { shared.slice(at(part.start)..at(part.end)) };
+            product.pack_rows(cpu, part, kernel.rows, block, out);
         }
     });
     left
@@ -142,9 +153,9 @@ struct Work<'a, P: Product> {
     product: &'a P,
     kernel: Kernel,
     left: Option<&'a [f32]>,
-    /// A tile's rows for one block, where they are not packed yet.
+    /// The rows of one block, where they are not packed yet.
     rows: Buffer,
-    /// A group's columns for one block.
+    /// A panel of one block.
     columns: Buffer,
     /// Tiles that have no place in the output.
     tiles: Buffer,
@@ -153,39 +164,40 @@ struct Work<'a, P: Product> {
 impl<'a, P: Product> Work<'a, P> {
     fn new(cpu: &'a Cpu, product: &'a P, kernel: Kernel, left: Option<&'a [f32]>, tiles: usize) -> Self {
         let block = product.block().min(product.terms());
-        let rows = Buffer::take(if left.is_none() { block * kernel.rows } else { 0 });
-        let columns = Buffer::take(block * GROUP + SLACK);
-        let kept = if product.terms() > block { tiles } else { 1 };
-        Work { cpu, product, kernel, left, rows, columns, tiles: Buffer::take(kept * kernel.rows * GROUP) }
+        let rows = Buffer::take(if left.is_none() { block * tiles * kernel.rows } else { 0 });
+        let columns = Buffer::take(block * kernel.width() + SLACK);
+        let kept = if product.terms() > block { tiles * GROUP } else { kernel.width() };
+        Work { cpu, product, kernel, left, rows, columns, tiles: Buffer::take(kept * kernel.rows) }
     }
 
     /// Some rows of some panels.
     fn run(&mut self, tiles: Range<usize>, panels: &[Panel]) {
-        let (product, kernel, terms) = (self.product, self.kernel, self.product.terms());
+        let (cpu, product, kernel, terms) = (self.cpu, self.product, self.kernel, self.product.terms());
         let mut group = product.group(panels);
         let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
+        let all = tiles.start * kernel.rows..(tiles.end * kernel.rows).min(product.rows());
         let several = terms > product.block();
         for start in (0..terms.max(1)).step_by(product.block()) {
             let block = start..(start + product.block()).min(terms);
-            let packed = panels.iter().map(|panel| panel.width).sum::<usize>() * block.len();
-            product.pack_columns(self.cpu, &mut group, block.clone(), &mut self.columns[..packed + SLACK]);
-            for tile in tiles.clone() {
-                let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
-                let left = match self.left {
-                    Some(left) => {
-                        &left[rows.start * terms..][block.start * rows.len()..block.end * rows.len()]
-                    }
-                    None => {
-                        let out = &mut self.rows[..block.len() * rows.len()];
-                        product.pack_rows(self.cpu, rows.clone(), block.clone(), out);
-                        out
-                    }
-                };
-                let mut right = &self.columns[..];
-                let mut kept = if several { (tile - tiles.start) * kernel.rows * GROUP } else { 0 };
-                for (index, panel) in panels.iter().enumerate() {
-                    let slot = kept..kept + rows.len() * panel.width;
-                    kept = slot.end;
+            let left = match self.left {
+                Some(left) => &left[block.start * product.rows() + all.start * block.len()..],
+                None => {
+                    let out = &mut self.rows[..block.len() * all.len()];
+                    product.pack_rows(cpu, all.clone(), kernel.rows, block.clone(), out);
+                    out
+                }
+            };
+            product.stage(cpu, &mut group, block.clone());
+            let mut kept = 0;
+            for (index, panel) in panels.iter().enumerate() {
+                let columns = &mut self.columns[..block.len() * panel.width + SLACK];
+                product.pack_columns(cpu, &group, index, columns);
+                let mut left = left;
+                for tile in tiles.clone() {
+                    let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
+                    let (packed, rest) = left.split_at(rows.len() * block.len());
+                    left = rest;
+                    let unplaced = kept..kept + rows.len() * panel.width;
                     let (to, stride) = match places[index] {
                         Some(place) => {
                             let Output { memory, stride } = product.output();
@@ -193,13 +205,11 @@ impl<'a, P: Product> Work<'a, P> {
                             let len = (rows.len() - 1) * stride + panel.width;
                             (memory.pointer(first..first + len), stride)
                         }
-                        None => {
-                            (self.tiles[slot.clone()].as_mut_ptr(), panel.width)
-                        }
+                        None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
                     };
                     let tile = Tile {
-                        left: Left::Packed(left),
-                        right,
+                        left: Left::Packed(packed),
+                        right: &self.columns,
                         terms: block.len(),
                         to,
                         stride,
@@ -209,9 +219,9 @@ impl<'a, P: Product> Work<'a, P> {
                     // SAFETY: the output was measured where `to` was made; tiles of one product do not overlap.
                     unsafe { kernel.run(rows.len(), panel.width, &tile) };
                     if places[index].is_none() && block.end == terms {
-                        product.store(&group, index, rows.clone(), &self.tiles[slot]);
+                        product.store(&group, index, rows, &self.tiles[unplaced.clone()]);
                     }
-                    right = &right[block.len() * panel.width..];
+                    kept = if several { unplaced.end } else { 0 };
                 }
             }
         }

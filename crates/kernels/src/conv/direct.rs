@@ -4,12 +4,9 @@ use super::Tap;
 use super::planes::{Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{Output, Panel, Product, SLACK, transpose};
+use crate::product::{BLOCK, Output, Panel, Product, SLACK, transpose};
 use crate::{Cpu, Task};
 use std::ops::Range;
-
-/// Terms of a block of k: a group of panels then stays in the second-level cache.
-const BLOCK: usize = 512;
 
 /// Rows are filters (forward) or channels (input gradient), columns are positions.
 pub(super) struct Direct<'a> {
@@ -45,6 +42,8 @@ pub(super) struct Group {
     panels: Vec<PanelRuns>,
     /// The longest run.
     longest: usize,
+    /// The channels staged.
+    channels: Range<usize>,
 }
 
 struct PanelRuns {
@@ -74,24 +73,32 @@ impl Product for Direct<'_> {
         self.taps().len() * (BLOCK / self.taps().len()).max(1)
     }
 
-    fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, terms: Range<usize>, out: &mut [f32]) {
+    fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, height: usize, terms: Range<usize>, out: &mut [f32]) {
+        let tiles = || rows.clone().step_by(height).map(|start| start..(start + height).min(rows.end));
+        let at = |tile: &Range<usize>| (tile.start - rows.start) * terms.len();
         match self.weights {
             Weights::Filters(w) => {
                 let all = self.terms();
-                let from = &w[rows.start * all + terms.start..];
-                transpose(cpu, (rows.len(), terms.len()), (from, all), (out, rows.len()));
+                for tile in tiles() {
+                    let from = &w[tile.start * all + terms.start..];
+                    let out = &mut out[at(&tile)..];
+                    transpose(cpu, (tile.len(), terms.len()), (from, all), (out, tile.len()));
+                }
             }
+            // Filter by filter, so that memory is read in order.
             Weights::Channels { w, taps: all } => {
                 let taps = self.taps();
-                let filters = terms.start / taps.len()..terms.end / taps.len();
-                for (filter, out) in filters.zip(out.chunks_exact_mut(taps.len() * rows.len())) {
-                    let from = &w[(filter * self.rows + rows.start) * all..][..rows.len() * all];
-                    if taps.len() == all {
-                        transpose(cpu, (rows.len(), all), (from, all), (out, rows.len()));
-                    } else {
-                        for (tap, out) in taps.iter().zip(out.chunks_exact_mut(rows.len())) {
-                            for (i, value) in out.iter_mut().enumerate() {
-                                *value = from[i * all + tap.index];
+                for (index, filter) in (terms.start / taps.len()..terms.end / taps.len()).enumerate() {
+                    for tile in tiles() {
+                        let from = &w[(filter * self.rows + tile.start) * all..][..tile.len() * all];
+                        let out = &mut out[at(&tile) + index * taps.len() * tile.len()..];
+                        if taps.len() == all {
+                            transpose(cpu, (tile.len(), all), (from, all), (out, tile.len()));
+                        } else {
+                            for (tap, out) in taps.iter().zip(out.chunks_exact_mut(tile.len())) {
+                                for (i, value) in out.iter_mut().enumerate() {
+                                    *value = from[i * all + tap.index];
+                                }
                             }
                         }
                     }
@@ -109,13 +116,20 @@ impl Product for Direct<'_> {
         let longest = panels.iter().flat_map(|panel| &panel.runs).map(|run| run.len).max().unwrap_or(0);
         let channels = (self.block() / self.taps().len()).min(self.patches.chosen);
         let scratch = Buffer::zeros(planes.scratch(channels) + SLACK);
-        Group { planes, scratch, panels, longest }
+        Group { planes, scratch, panels, longest, channels: 0..0 }
     }
 
-    fn pack_columns(&self, cpu: &Cpu, group: &mut Group, terms: Range<usize>, out: &mut [f32]) {
-        let channels = terms.start / self.taps().len()..terms.end / self.taps().len();
-        let pack = PackColumns { patches: &self.patches, group, channels, out };
-        match pack.group.longest {
+    fn stage(&self, cpu: &Cpu, group: &mut Group, terms: Range<usize>) {
+        group.channels = terms.start / self.taps().len()..terms.end / self.taps().len();
+        group.planes.stage(cpu, &self.patches, group.channels.clone(), &mut group.scratch);
+    }
+
+    fn pack_columns(&self, cpu: &Cpu, group: &Group, index: usize, out: &mut [f32]) {
+        if group.channels.is_empty() {
+            return;
+        }
+        let pack = PackColumns { images: self.patches.images, group, panel: &group.panels[index], out };
+        match group.longest {
             0..=4 => cpu.vectorize(Chunks::<4>(pack)),
             5..=8 => cpu.vectorize(Chunks::<8>(pack)),
             _ => cpu.vectorize(Chunks::<16>(pack)),
@@ -150,55 +164,47 @@ impl Product for Direct<'_> {
     }
 }
 
-/// Packs the terms of some channels for all panels of a group.
+/// Packs the staged channels for a panel.
 struct PackColumns<'a> {
-    patches: &'a Patches<'a>,
-    group: &'a mut Group,
-    channels: Range<usize>,
+    images: &'a [f32],
+    group: &'a Group,
+    panel: &'a PanelRuns,
     out: &'a mut [f32],
 }
 
 /// The same, runs copied in chunks of `LEN`. A chunk may run past its run: what it writes there is written over
-/// by the next run, term or panel, or lies in the slack.
+/// by the next run or term, or lies in the slack.
 struct Chunks<'a, const LEN: usize>(PackColumns<'a>);
 
 impl<const LEN: usize> Task for Chunks<'_, LEN> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let PackColumns { patches, group, channels, out } = self.0;
-        let Group { planes, scratch, panels, .. } = group;
-        let terms = channels.len() * planes.taps().len();
-        let count = channels.len();
-        let (from, base) = planes.stage(patches, channels, scratch);
-        let farthest = (count - 1) * planes.channel() + planes.taps().iter().max().unwrap_or(&0);
-        let mut chunks: Vec<(usize, usize)> = Vec::new();
-        let mut start = 0;
-        for panel in panels {
-            chunks.clear();
-            for run in &panel.runs {
-                let at = base + planes.at(run);
-                chunks.extend((0..run.len).step_by(LEN).map(|k| (at + k, run.at + k)));
-            }
-            let out = &mut out[start..];
-            start += terms * panel.width;
-            for (read, write) in &chunks {
-                assert!(read + farthest + LEN <= from.len(), "reading outside the planes");
-                assert!(write + (terms - 1) * panel.width + LEN <= out.len(), "writing outside the panel");
-            }
-            let mut to = out.as_mut_ptr();
-            for channel in 0..count {
-                for tap in planes.taps() {
-                    let from = from.as_ptr().wrapping_add(channel * planes.channel() + tap);
-                    for (read, write) in &chunks {
-                        // SAFETY: inside both slices, by the assertions.
-                        unsafe {
-                            let chunk = from.add(*read).cast::<[f32; LEN]>().read_unaligned();
-                            to.add(*write).cast::<[f32; LEN]>().write_unaligned(chunk);
-                        }
+        let PackColumns { images, group: Group { planes, scratch, channels, .. }, panel, out } = self.0;
+        let (from, base) = planes.staged(images, channels.start, scratch);
+        let mut chunks: Vec<(usize, usize)> = Vec::with_capacity(panel.width);
+        for run in &panel.runs {
+            let at = base + planes.at(run);
+            chunks.extend((0..run.len).step_by(LEN).map(|k| (at + k, run.at + k)));
+        }
+        let farthest = (channels.len() - 1) * planes.channel() + planes.taps().iter().max().unwrap_or(&0);
+        let last = (channels.len() * planes.taps().len() - 1) * panel.width;
+        for (read, write) in &chunks {
+            assert!(read + farthest + LEN <= from.len(), "reading outside the planes");
+            assert!(write + last + LEN <= out.len(), "writing outside the panel");
+        }
+        let mut to = out.as_mut_ptr();
+        for channel in 0..channels.len() {
+            for tap in planes.taps() {
+                let from = from.as_ptr().wrapping_add(channel * planes.channel() + tap);
+                for (read, write) in &chunks {
+                    // SAFETY: inside both slices, by the assertions.
+                    unsafe {
+                        let chunk = from.add(*read).cast::<[f32; LEN]>().read_unaligned();
+                        to.add(*write).cast::<[f32; LEN]>().write_unaligned(chunk);
                     }
-                    to = to.wrapping_add(panel.width);
                 }
+                to = to.wrapping_add(panel.width);
             }
         }
     }

@@ -9,6 +9,7 @@
 //! ```
 
 use super::Tap;
+use crate::{Cpu, Task};
 use std::ops::Range;
 
 /// Positions of a convolution: `n` images of `size` rows and columns, `step` pixels apart.
@@ -180,27 +181,21 @@ impl Planes {
         if self.lines.is_some() { channels * self.channel } else { 0 }
     }
 
-    /// Copies the pixels of some channels to `scratch`, which is +0 wherever there are none; says where channel
-    /// `channels.start` now begins, and in what.
-    #[inline(always)]
-    pub(super) fn stage<'s>(
-        &self,
-        patches: &'s Patches,
-        channels: Range<usize>,
-        scratch: &'s mut [f32],
-    ) -> (&'s [f32], usize) {
-        let Some(lines) = &self.lines else {
-            return (patches.images, channels.start * self.channel);
-        };
-        let plane = patches.size.0 * patches.size.1;
-        let step = patches.grid.step.1;
-        for (index, channel) in channels.enumerate() {
-            let (from, to) = (&patches.images[channel * plane..], &mut scratch[index * self.channel..]);
-            for line in lines {
-                copy_line(&from[line.from..], step, &mut to[line.to..line.to + line.len]);
-            }
+    /// Copies the pixels of some channels to `scratch`, which is +0 wherever there are none.
+    pub(super) fn stage(&self, cpu: &Cpu, patches: &Patches, channels: Range<usize>, scratch: &mut [f32]) {
+        if let Some(lines) = &self.lines {
+            cpu.vectorize(Stage { lines, channel: self.channel, patches, channels, scratch });
         }
-        (scratch, 0)
+    }
+
+    /// Where `first`, the first channel staged, begins, and in what.
+    pub(super) fn staged<'s>(
+        &self,
+        images: &'s [f32],
+        first: usize,
+        scratch: &'s [f32],
+    ) -> (&'s [f32], usize) {
+        if self.lines.is_some() { (scratch, 0) } else { (images, first * self.channel) }
     }
 
     /// From one channel to the next.
@@ -218,6 +213,31 @@ impl Planes {
         let first = self.stacks.first().map_or(0, |stack| stack.n);
         let stack = &self.stacks[run.n - first];
         (stack.row + run.i - stack.rows.start) * self.pitch + run.j
+    }
+}
+
+/// Copies lines of some channels.
+struct Stage<'a> {
+    lines: &'a [Line],
+    channel: usize,
+    patches: &'a Patches<'a>,
+    channels: Range<usize>,
+    scratch: &'a mut [f32],
+}
+
+impl Task for Stage<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let plane = self.patches.size.0 * self.patches.size.1;
+        for (index, channel) in self.channels.enumerate() {
+            let from = &self.patches.images[channel * plane..];
+            let to = &mut self.scratch[index * self.channel..];
+            for line in self.lines {
+                let to = &mut to[line.to..line.to + line.len];
+                copy_line(&from[line.from..], self.patches.grid.step.1, to);
+            }
+        }
     }
 }
 

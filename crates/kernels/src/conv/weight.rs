@@ -11,6 +11,10 @@ use crate::product::{LeafProduct, Panel, Strewn, multiply_leaves, transpose, tra
 use std::ops::Range;
 
 pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    if dy.is_empty() {
+        dw.fill(0.0);
+        return;
+    }
     let size = conv.output();
     // Leaves are those of the shape as it was given.
     let leaves: Vec<Range<usize>> = batch_leaves(conv.n, size.0, size.1)
@@ -54,13 +58,6 @@ struct WeightGradient<'a> {
     dw: SharedMut<'a, f32>,
 }
 
-impl WeightGradient<'_> {
-    fn positions(&self, leaf: usize, terms: &Range<usize>) -> Range<usize> {
-        let start = self.leaves[leaf].start;
-        start + terms.start..start + terms.end
-    }
-}
-
 impl LeafProduct for WeightGradient<'_> {
     fn rows(&self) -> usize {
         self.patches.chosen * self.patches.taps.len()
@@ -68,49 +65,44 @@ impl LeafProduct for WeightGradient<'_> {
     fn columns(&self) -> usize {
         self.chosen
     }
-    fn leaves(&self) -> usize {
-        self.leaves.len()
-    }
-    fn terms(&self, leaf: usize) -> usize {
-        self.leaves[leaf].len()
+    fn leaves(&self) -> Vec<Range<usize>> {
+        self.leaves.to_vec()
     }
 
     fn stage<'s>(
         &'s self,
-        _: &Cpu,
+        cpu: &Cpu,
         rows: Range<usize>,
-        leaf: usize,
         terms: Range<usize>,
         scratch: &'s mut Vec<f32>,
     ) -> Strewn<'s> {
-        let positions = self.positions(leaf, &terms);
-        let planes = Planes::new(&self.patches, positions.clone(), 0);
+        let planes = Planes::new(&self.patches, terms.clone(), 0);
         let taps = self.patches.taps.len();
         let channels = rows.start / taps..rows.end.div_ceil(taps);
+        let first = channels.start;
         scratch.clear();
         scratch.resize(planes.scratch(channels.len()), 0.0);
-        let first = channels.start;
-        let (data, base) = planes.stage(&self.patches, channels, scratch);
+        planes.stage(cpu, &self.patches, channels, scratch);
+        let (data, base) = planes.staged(self.patches.images, first, scratch);
         let at = |row: usize| base + (row / taps - first) * planes.channel() + planes.taps()[row % taps];
         let bases = rows.map(at).collect();
         let mut steps = Vec::with_capacity(terms.len());
-        for run in self.patches.grid.runs(positions) {
+        for run in self.patches.grid.runs(terms) {
             let at = planes.at(&run);
             steps.extend(at..at + run.len);
         }
         Strewn::new(data, bases, steps)
     }
 
-    fn pack_columns(&self, cpu: &Cpu, panel: &Panel, leaf: usize, terms: Range<usize>, out: &mut [f32]) {
+    fn pack_columns(&self, cpu: &Cpu, panel: &Panel, terms: Range<usize>, out: &mut [f32]) {
         let plane = self.patches.grid.size.0 * self.patches.grid.size.1;
-        let positions = self.positions(leaf, &terms);
-        let mut next = positions.start;
+        let mut next = terms.start;
         // Whole stretches of one image at a time.
-        while next < positions.end {
-            let len = (plane - next % plane).min(positions.end - next);
+        while next < terms.end {
+            let len = (plane - next % plane).min(terms.end - next);
             let filter = self.filters.1 + panel.columns.start;
             let from = &self.dy[(next / plane * self.filters.0 + filter) * plane + next % plane..];
-            let to = &mut out[(next - positions.start) * panel.width..];
+            let to = &mut out[(next - terms.start) * panel.width..];
             transpose(cpu, (panel.columns.len(), len), (from, plane), (to, panel.width));
             next += len;
         }

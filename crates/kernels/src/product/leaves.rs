@@ -1,5 +1,8 @@
 //! Products whose terms are cut into leaves: each leaf a chain from +0, leaves added by the tree of their
 //! index (rule 5 of the contract). Weight gradients are of this kind.
+//!
+//! A tile's leaves are added in the registers that the later one was computed in, so a tree costs a load and an
+//! addition for each of its nodes.
 
 use super::tile::{Kernel, Left, Tile};
 use super::{Panel, SLACK, even};
@@ -11,7 +14,7 @@ use std::ops::Range;
 const BLOCK: usize = 512;
 /// Rows and columns that a thread takes together: their sums stay in the second-level cache.
 const ROWS: usize = 512;
-const COLUMNS: usize = 144;
+const COLUMNS: usize = 288;
 
 /// A product whose terms come in leaves.
 pub(crate) trait LeafProduct: Sync {
@@ -19,22 +22,19 @@ pub(crate) trait LeafProduct: Sync {
     fn rows(&self) -> usize;
     /// Columns of the output.
     fn columns(&self) -> usize;
-    /// The number of leaves.
-    fn leaves(&self) -> usize;
-    /// Terms of a leaf.
-    fn terms(&self, leaf: usize) -> usize;
+    /// The leaves: neighbouring ranges of terms, from term 0 on.
+    fn leaves(&self) -> Vec<Range<usize>>;
     /// Says where the left operand lies, copying it to `scratch` if need be.
     fn stage<'s>(
         &'s self,
         cpu: &Cpu,
         rows: Range<usize>,
-        leaf: usize,
         terms: Range<usize>,
         scratch: &'s mut Vec<f32>,
     ) -> Strewn<'s>;
     /// Writes `out[k][panel.width]`, the right operand, anything beyond the last column. `out` has [`SLACK`]
     /// values more, for anything.
-    fn pack_columns(&self, cpu: &Cpu, panel: &Panel, leaf: usize, terms: Range<usize>, out: &mut [f32]);
+    fn pack_columns(&self, cpu: &Cpu, panel: &Panel, terms: Range<usize>, out: &mut [f32]);
     /// Takes a finished tile `[rows.len()][panel.width]`. Tiles of one product never overlap.
     fn store(&self, cpu: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]);
 }
@@ -71,19 +71,88 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
     while !(down * across).is_multiple_of(cpu.threads()) && down < tiles {
         down += 1;
     }
+    let plan = Plan::new(&product.leaves());
     cpu.for_ranges(down * across, 1, |range| {
-        let columns = Buffer::take(COLUMNS * BLOCK + SLACK);
+        let columns = Buffer::take(BLOCK * kernel.width() + SLACK);
         let mut piece =
             Piece { cpu, product, kernel, tiles: 0..0, panels: &[], columns, scratch: Vec::new() };
         for index in range {
             piece.tiles = even(tiles, down, index / across);
             piece.panels = &panels[even(panels.len(), across, index % across)];
-            piece.run();
+            piece.run(&plan);
         }
     });
 }
 
-/// Some tiles of some panels, over all leaves.
+/// In which order the leaves are computed and added, the same for every tile.
+struct Plan {
+    blocks: Vec<Block>,
+    /// How many sums of a tile are kept at once.
+    sums: usize,
+    /// Which of them is the result, if there are any leaves.
+    result: Option<usize>,
+}
+
+/// Terms that are packed together: some whole leaves, or a part of one.
+struct Block {
+    terms: Range<usize>,
+    chains: Vec<Chain>,
+}
+
+/// A leaf, or a part of one.
+struct Chain {
+    terms: Range<usize>,
+    /// The sum it is.
+    sum: usize,
+    /// Whether the sum has begun in an earlier block.
+    resume: bool,
+    /// The sums of earlier leaves added to it, each on the left of what is there.
+    earlier: Vec<usize>,
+}
+
+impl Plan {
+    /// The tree as a binary counter: a sum of 2^k leaves waits for the next of its size, and after the last leaf
+    /// all are added.
+    fn new(leaves: &[Range<usize>]) -> Plan {
+        let mut plan = Plan { blocks: Vec::new(), sums: 1, result: None };
+        let mut waiting: Vec<(usize, usize)> = Vec::new();
+        let mut free: Vec<usize> = vec![0];
+        for (index, leaf) in leaves.iter().enumerate() {
+            let sum = free.pop().unwrap_or_else(|| {
+                plan.sums += 1;
+                plan.sums - 1
+            });
+            let (mut count, mut earlier) = (1, Vec::new());
+            while let Some((size, other)) =
+                waiting.pop_if(|(size, _)| *size == count || index + 1 == leaves.len())
+            {
+                count += size;
+                earlier.push(other);
+            }
+            free.extend(&earlier);
+            waiting.push((count, sum));
+            for start in (leaf.start..leaf.end.max(leaf.start + 1)).step_by(BLOCK) {
+                let terms = start..(start + BLOCK).min(leaf.end);
+                let earlier = if terms.end == leaf.end { std::mem::take(&mut earlier) } else { Vec::new() };
+                plan.push(Chain { terms, sum, resume: start > leaf.start, earlier });
+            }
+        }
+        plan.result = waiting.pop().map(|(_, sum)| sum);
+        plan
+    }
+
+    fn push(&mut self, chain: Chain) {
+        match self.blocks.last_mut() {
+            Some(block) if chain.terms.end - block.terms.start <= BLOCK => {
+                block.terms.end = chain.terms.end;
+                block.chains.push(chain);
+            }
+            _ => self.blocks.push(Block { terms: chain.terms.clone(), chains: vec![chain] }),
+        }
+    }
+}
+
+/// Some tiles of some panels.
 struct Piece<'a, P> {
     cpu: &'a Cpu,
     product: &'a P,
@@ -99,92 +168,72 @@ impl<P: LeafProduct> Piece<'_, P> {
         tile * self.kernel.rows..((tile + 1) * self.kernel.rows).min(self.product.rows())
     }
 
-    fn run(&mut self) {
-        let leaves = self.product.leaves();
+    fn run(&mut self, plan: &Plan) {
+        let rows = self.rows(self.tiles.start).start..self.rows(self.tiles.end - 1).end;
         let width: usize = self.panels.iter().map(|panel| panel.width).sum();
-        let size = (self.rows(self.tiles.end - 1).end - self.rows(self.tiles.start).start) * width;
-        // The tree as a binary counter: sums of 2^k leaves wait for the next of their size. Those that a leaf
-        // completes are added in the registers it was computed in.
-        let mut waiting: Vec<(usize, Buffer)> = Vec::new();
-        let mut result = Buffer::take(size);
-        if leaves == 0 {
-            result.fill(0.0);
+        // For each panel, for each tile, for each sum: [rows][width].
+        let mut sums = Buffer::take(rows.len() * width * plan.sums);
+        for block in &plan.blocks {
+            self.block(block, rows.clone(), plan.sums, &mut sums);
         }
-        for leaf in 0..leaves {
-            let mut done = waiting.len();
-            let mut count = 1;
-            while done > 0 && (waiting[done - 1].0 == count || leaf + 1 == leaves) {
-                count += waiting[done - 1].0;
-                done -= 1;
-            }
-            let earlier: Vec<Buffer> = waiting.drain(done..).rev().map(|(_, sums)| sums).collect();
-            self.leaf(leaf, &earlier, &mut result);
-            if leaf + 1 < leaves {
-                let next = earlier.into_iter().next().unwrap_or_else(|| Buffer::take(size));
-                waiting.push((count, std::mem::replace(&mut result, next)));
-            }
-        }
-        let mut tiles = &result[..];
-        for tile in self.tiles.clone() {
-            let rows = self.rows(tile);
-            for panel in self.panels {
-                let (one, rest) = tiles.split_at(rows.len() * panel.width);
-                self.product.store(self.cpu, rows.clone(), panel, one);
+        let mut tiles = &sums[..];
+        for panel in self.panels {
+            for tile in self.tiles.clone() {
+                let rows = self.rows(tile);
+                let size = rows.len() * panel.width;
+                let (one, rest) = tiles.split_at(plan.sums * size);
+                match plan.result {
+                    Some(result) => {
+                        self.product.store(self.cpu, rows, panel, &one[result * size..(result + 1) * size]);
+                    }
+                    None => self.product.store(self.cpu, rows, panel, &vec![0.0; size]),
+                }
                 tiles = rest;
             }
         }
     }
 
-    /// The chains of one leaf, and `earlier` sums added to them.
-    fn leaf(&mut self, leaf: usize, earlier: &[Buffer], sums: &mut [f32]) {
-        let (cpu, product, kernel, terms) = (self.cpu, self.product, self.kernel, self.product.terms(leaf));
-        let first = self.rows(self.tiles.start).start;
-        let all = first..self.rows(self.tiles.end - 1).end;
-        let mut added: Vec<*const f32> = Vec::with_capacity(earlier.len());
-        for start in (0..terms.max(1)).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(terms);
-            let mut scratch = std::mem::take(&mut self.scratch);
-            let left = product.stage(cpu, all.clone(), leaf, block.clone(), &mut scratch);
-            let mut at = 0;
-            for panel in self.panels {
-                let size = block.len() * panel.width;
-                product.pack_columns(
-                    cpu,
-                    panel,
-                    leaf,
-                    block.clone(),
-                    &mut self.columns[at..at + size + SLACK],
-                );
-                at += size;
-            }
-            let mut slot = 0;
+    /// The chains of one block.
+    fn block(&mut self, block: &Block, all: Range<usize>, kept: usize, sums: &mut [f32]) {
+        let (cpu, product, kernel) = (self.cpu, self.product, self.kernel);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let left = product.stage(cpu, all.clone(), block.terms.clone(), &mut scratch);
+        let mut earlier: Vec<*const f32> = Vec::new();
+        let mut sums = sums;
+        for panel in self.panels {
+            let packed = block.terms.len() * panel.width;
+            product.pack_columns(cpu, panel, block.terms.clone(), &mut self.columns[..packed + SLACK]);
             for tile in self.tiles.clone() {
                 let rows = self.rows(tile);
-                let bases = &left.bases[rows.start - first..rows.end - first];
-                let mut right = &self.columns[..];
-                for panel in self.panels {
-                    let size = rows.len() * panel.width;
-                    added.clear();
-                    if block.end == terms {
-                        added.extend(earlier.iter().map(|sums| sums[slot..slot + size].as_ptr()));
-                    }
+                let size = rows.len() * panel.width;
+                let (slots, rest) = sums.split_at_mut(kept * size);
+                sums = rest;
+                let slots = slots.as_mut_ptr();
+                for chain in &block.chains {
+                    let terms = chain.terms.start - block.terms.start..chain.terms.end - block.terms.start;
+                    earlier.clear();
+                    earlier
+                        .extend(chain.earlier.iter().map(|sum| slots.wrapping_add(sum * size).cast_const()));
                     let tile = Tile {
-                        left: Left::Strewn { data: left.data, bases, steps: &left.steps },
-                        right,
-                        terms: block.len(),
-                        to: sums[slot..slot + size].as_mut_ptr(),
+                        left: Left::Strewn {
+                            data: left.data,
+                            bases: &left.bases[rows.start - all.start..rows.end - all.start],
+                            steps: &left.steps[terms.clone()],
+                        },
+                        right: &self.columns[terms.start * panel.width..],
+                        terms: terms.len(),
+                        to: slots.wrapping_add(chain.sum * size),
                         stride: panel.width,
-                        resume: start > 0,
-                        earlier: &added,
+                        resume: chain.resume,
+                        earlier: &earlier,
                     };
-                    // SAFETY: the slices above have the size of the tile and belong to this thread.
+                    // SAFETY: there are `kept` slots of the tile's size, and they belong to this thread;
+                    // `Strewn::new` measured the left operand.
                     unsafe { kernel.run(rows.len(), panel.width, &tile) };
-                    slot += size;
-                    right = &right[block.len() * panel.width..];
                 }
             }
-            drop(left);
-            self.scratch = scratch;
         }
+        drop(left);
+        self.scratch = scratch;
     }
 }

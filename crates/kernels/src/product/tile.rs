@@ -82,7 +82,7 @@ impl Kernel {
     ///
     /// # Safety
     /// The rows of the output, and those of `earlier`, can be written and read for `width` values each, and no
-    /// one else touches them meanwhile.
+    /// one else touches them meanwhile. Every base and step of a strewn operand lead inside its data.
     #[inline]
     pub(super) unsafe fn run(&self, rows: usize, width: usize, tile: &Tile) {
         let wide = width / self.lanes;
@@ -111,7 +111,7 @@ impl Kernel {
             earlier_len: tile.earlier.len(),
         };
         // SAFETY: a `Cpu` with this `Isa` exists only where the processor has it; packed operands were measured
-        // above, strewn ones by `Strewn::new`; the outputs are the caller's promise.
+        // above; strewn ones and the outputs are the caller's promise.
         unsafe { loops[(rows - 1) * self.wide + wide - 1](&raw) }
     }
 }

@@ -1,6 +1,6 @@
 //! Exchanging rows and columns while copying: what packing mostly is.
 
-use crate::{Cpu, Isa};
+use crate::Cpu;
 
 /// `to[k·to_stride + i] = from[i·from_stride + k]` for `i < rows`, `k < len`. Nothing else of `to` is touched.
 ///
@@ -31,22 +31,40 @@ pub(crate) unsafe fn transpose_to(
     (from, from_stride): (*const f32, usize),
     (to, to_stride): (*mut f32, usize),
 ) {
-    let mut done = 0;
-    #[cfg(target_arch = "x86_64")]
-    if matches!(cpu.isa(), Isa::Avx2 | Isa::Avx512) {
-        done = rows / 8 * 8;
-        for i in (0..done).step_by(8) {
-            // SAFETY: the caller's promise; a `Cpu` with this `Isa` exists only where the processor has it.
-            unsafe { x86::eight_rows(len, (from.add(i * from_stride), from_stride), (to.add(i), to_stride)) };
-        }
-    }
-    let _ = (cpu, Isa::Scalar);
+    // SAFETY: the caller's promise.
+    let done = unsafe { whole_squares(cpu, (rows, len), (from, from_stride), (to, to_stride)) };
     for i in done..rows {
         for k in 0..len {
             // SAFETY: the caller's promise.
             unsafe { *to.add(k * to_stride + i) = *from.add(i * from_stride + k) };
         }
     }
+}
+
+/// [`transpose_to`] for as many rows as there is a faster way for; how many these are.
+///
+/// # Safety
+/// As [`transpose_to`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn whole_squares(
+    cpu: &Cpu,
+    (rows, len): (usize, usize),
+    (from, from_stride): (*const f32, usize),
+    (to, to_stride): (*mut f32, usize),
+) -> usize {
+    if !matches!(cpu.isa(), crate::Isa::Avx2 | crate::Isa::Avx512) {
+        return 0;
+    }
+    for i in (0..rows / 8 * 8).step_by(8) {
+        // SAFETY: the caller's promise; a `Cpu` with this `Isa` exists only where the processor has it.
+        unsafe { x86::eight_rows(len, (from.add(i * from_stride), from_stride), (to.add(i), to_stride)) };
+    }
+    rows / 8 * 8
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn whole_squares(_: &Cpu, _: (usize, usize), _: (*const f32, usize), _: (*mut f32, usize)) -> usize {
+    0
 }
 
 #[cfg(target_arch = "x86_64")]
