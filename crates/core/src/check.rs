@@ -64,6 +64,8 @@ pub struct Proof {
 pub struct Checker {
     cpus: Vec<Cpu>,
     isas: Vec<&'static str>,
+    /// Why some could not be started.
+    missing: Vec<String>,
 }
 
 impl Default for Checker {
@@ -76,11 +78,14 @@ impl Checker {
     /// Compares on every instruction set of this processor and every number of [`THREADS`].
     pub fn new() -> Checker {
         let isas = Isa::present();
-        let cpus = isas
-            .iter()
-            .flat_map(|isa| THREADS.iter().filter_map(|threads| Cpu::new(*isa, *threads).ok()))
-            .collect();
-        Checker { cpus, isas: isas.iter().map(|isa| isa.name()).collect() }
+        let (mut cpus, mut missing) = (Vec::new(), Vec::new());
+        for (isa, threads) in isas.iter().flat_map(|isa| THREADS.map(|threads| (*isa, threads))) {
+            match Cpu::new(isa, threads) {
+                Ok(cpu) => cpus.push(cpu),
+                Err(error) => missing.push(format!("{isa} on {threads} threads was not compared: {error}")),
+            }
+        }
+        Checker { cpus, isas: isas.iter().map(|isa| isa.name()).collect(), missing }
     }
 
     /// The proof of `O`.
@@ -96,7 +101,7 @@ impl Checker {
             isas: self.isas.clone(),
             threads: THREADS.to_vec(),
             hash: bits::FNV_START,
-            failures: Vec::new(),
+            failures: self.missing.clone(),
         };
         for (index, case) in cases.iter().enumerate() {
             let drawn = Drawn::new(index, case);

@@ -20,6 +20,11 @@ pub fn philox4x32(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     c
 }
 
+/// The uniform number in `[0, 1)` of 32 random bits.
+pub fn uniform(bits: u32) -> f32 {
+    (bits >> 8) as f32 * (1.0 / 16_777_216.0)
+}
+
 /// The draws of one purpose: a seed, the stream of that purpose, an epoch and a sample.
 ///
 /// ```
@@ -54,21 +59,25 @@ impl Stream {
         Stream { epoch, sample, ..self }
     }
 
-    /// The `index`-th 32 random bits (`index` below 2^26 · 4).
-    pub fn bits(&self, index: u64) -> u32 {
-        let block = index / 4;
+    /// The random bits `4·block` to `4·block + 3` (`block` below 2^26).
+    pub fn block(&self, block: u64) -> [u32; 4] {
         let counter = [
             block as u32,
             self.sample as u32,
             (self.sample >> 32) as u32 | ((block >> 32) as u32) << 16,
             self.epoch,
         ];
-        philox4x32(self.key, counter)[(index % 4) as usize]
+        philox4x32(self.key, counter)
+    }
+
+    /// The `index`-th 32 random bits (`index` below 2^26 · 4).
+    pub fn bits(&self, index: u64) -> u32 {
+        self.block(index / 4)[(index % 4) as usize]
     }
 
     /// The `index`-th uniform number in `[0, 1)`: the upper 24 bits, `(u >> 8)·2^-24`, exact in f32.
     pub fn uniform(&self, index: u64) -> f32 {
-        (self.bits(index) >> 8) as f32 * (1.0 / 16_777_216.0)
+        uniform(self.bits(index))
     }
 
     /// The `index`-th integer in `0..bound`, by the multiply-shift of 32 bits (bias below `bound`·2^-32).

@@ -4,6 +4,9 @@
 
 use crate::shape::{Shape, ShapeError};
 
+/// Windows beyond this many pixels, steps or taps are mistakes; below it no sum of extents overflows.
+const MOST: usize = 1 << 24;
+
 /// Along one axis: the size of the image, taps, and how they are laid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Axis {
@@ -37,15 +40,30 @@ impl Axis {
         Some(usize::try_from(distance.div_euclid(self.stride as isize)).ok().filter(|i| *i < positions))
     }
 
+    /// Refuses attributes without meaning.
+    ///
+    /// # Errors
+    /// A stride, dilation or number of taps is 0, or one of them or the padding is above 2^24.
+    pub fn check(&self, operator: &'static str) -> Result<(), ShapeError> {
+        let Axis { taps, stride, padding, dilation, .. } = *self;
+        if stride == 0 || dilation == 0 || taps == 0 {
+            return Err(ShapeError::new(operator, "kernel, stride and dilation must be at least 1"));
+        }
+        if [taps, stride, padding, dilation].iter().any(|extent| *extent > MOST) {
+            let reason = format!(
+                "kernel {taps}, stride {stride}, padding {padding} and dilation {dilation} must be at most {MOST}"
+            );
+            return Err(ShapeError::new(operator, reason));
+        }
+        Ok(())
+    }
+
     /// The number of positions: `⌊(size + 2·padding − dilation·(taps − 1) − 1)/stride⌋ + 1`.
     ///
     /// # Errors
-    /// A stride, dilation or number of taps is 0, or the window is larger than the padded image.
+    /// As [`Axis::check`], or the window is larger than the padded image.
     pub fn positions(&self, operator: &'static str) -> Result<usize, ShapeError> {
-        if self.stride == 0 || self.dilation == 0 || self.taps == 0 {
-            let reason = "kernel, stride and dilation must be at least 1".to_owned();
-            return Err(ShapeError::new(operator, reason));
-        }
+        self.check(operator)?;
         let span = self.dilation * (self.taps - 1) + 1;
         let room = (self.size + 2 * self.padding).checked_sub(span).ok_or_else(|| {
             let padded = self.size + 2 * self.padding;
@@ -77,4 +95,48 @@ pub fn arity(operator: &'static str, expected: &[usize], found: usize) -> Result
         return Ok(());
     }
     Err(ShapeError::new(operator, format!("takes {expected:?} inputs, not {found}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every geometry of small extents.
+    fn axes() -> impl Iterator<Item = Axis> {
+        (0..7 * 4 * 3 * 3 * 3).map(|k| Axis {
+            size: k % 7,
+            taps: k / 7 % 4 + 1,
+            stride: k / 28 % 3 + 1,
+            padding: k / 84 % 3,
+            dilation: k / 252 + 1,
+        })
+    }
+
+    #[test]
+    fn the_positions_are_those_whose_whole_window_lies_on_the_padded_image() {
+        for axis in axes() {
+            let fits =
+                |i: usize| i * axis.stride + (axis.taps - 1) * axis.dilation < axis.size + 2 * axis.padding;
+            let count = (0..20).take_while(|i| fits(*i)).count();
+            assert_eq!(axis.positions("test").unwrap_or(0), count, "{axis:?}");
+        }
+    }
+
+    /// A tap lies on a pixel exactly where that pixel says so of the tap.
+    #[test]
+    fn position_is_the_inverse_of_pixel() {
+        for axis in axes() {
+            let positions = axis.positions("test").unwrap_or(0);
+            for p in 0..axis.taps {
+                for h in 0..axis.size {
+                    let expected = (0..positions).find(|i| axis.pixel(*i, p) == Some(h));
+                    assert_eq!(axis.position(h, p, positions).flatten(), expected, "{axis:?}");
+                    let between = !(h + axis.padding + axis.dilation * axis.taps * axis.stride)
+                        .abs_diff(p * axis.dilation)
+                        .is_multiple_of(axis.stride);
+                    assert_eq!(axis.position(h, p, positions).is_none(), between, "{axis:?}");
+                }
+            }
+        }
+    }
 }

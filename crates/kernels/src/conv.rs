@@ -113,6 +113,11 @@ pub fn forward(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], y: &mut [f32]) {
     conv.check(x.len(), w.len(), y.len());
     let conv = conv.flattened();
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
+    if channels == 0 {
+        // No terms.
+        y.fill(0.0);
+        return;
+    }
     let taps = conv.forward_taps();
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
     let y = SharedMut::new(y);
@@ -148,6 +153,11 @@ pub fn input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f
     conv.check(dx.len(), w.len(), dy.len());
     let conv = conv.flattened();
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
+    if filters == 0 {
+        // No terms.
+        dx.fill(0.0);
+        return;
+    }
     let phases: Vec<_> = (0..conv.stride.0)
         .flat_map(|a| (0..conv.stride.1).map(move |b| (a, b)))
         .map(|residue| (residue, phase_taps(&conv, residue)))

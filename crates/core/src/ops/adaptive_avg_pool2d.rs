@@ -60,7 +60,7 @@ impl Operator for AdaptiveAvgPool2d {
     fn shape(&self, x: &[&Shape]) -> Result<Shapes, ShapeError> {
         arity(Self::DOC.name, &[1], x.len())?;
         let [n, c, h, w] = images(Self::DOC.name, x[0])?;
-        if self.cells.0 * self.cells.1 * h * w == 0 {
+        if [self.cells.0, self.cells.1, h, w].contains(&0) {
             let reason = format!("no cells {:?} or no pixels {}", self.cells, x[0]);
             return Err(ShapeError::new(Self::DOC.name, reason));
         }
@@ -124,6 +124,7 @@ impl Operator for AdaptiveAvgPool2d {
             case("cells that overlap", (2, 3), [1, 2, 5, 7]),
             case("more cells than pixels", (4, 3), [1, 2, 3, 2]),
             case("one cell of many pixels", (1, 1), [3, 5, 67, 66]).bits_only(),
+            case("no images", (2, 2), [0, 3, 4, 4]).bits_only(),
         ]
     }
 }

@@ -61,7 +61,7 @@ impl Operator for AvgPool2d {
         formula: r"y_{ncij} = \frac{1}{m_{ij}} \sum_{pq} x_{n,c,\,is+p-a,\,js+q-a}",
         gradient: r"\bar x_{nchv} = \sum_{ij \ni (h,v)} \bar y_{ncij} / m_{ij}",
         shapes: "x [n, c, h, w]; y [n, c, i, j]",
-        conventions: "Taps on the padding add nothing; they count in m if asked for, those beyond the padding \
+        conventions: "s is the stride, a the padding. Taps on the padding add nothing; they count in m if asked for, those beyond the padding \
             (ceil mode) never. Sums in f64 in scan order, rounded once; a window of no pixels gives 0.",
     };
     const SAVES: Saves = Saves::NOTHING;
@@ -167,6 +167,7 @@ impl Operator for AvgPool2d {
             case("ceil mode", pool((3, 2), (2, 3), (1, 1), true, true), [1, 2, 6, 5]),
             case("ceil mode, pixels alone", pool((3, 2), (2, 3), (1, 1), true, false), [1, 2, 6, 5]),
             case("many", pool((3, 3), (2, 2), (1, 1), false, true), [3, 17, 33, 34]).bits_only(),
+            case("no images", pool((2, 2), (2, 2), (0, 0), false, true), [0, 2, 4, 6]).bits_only(),
         ]
     }
 }

@@ -50,7 +50,10 @@ impl Tensor {
 }
 
 /// Checks images and vectors of one number a channel.
-pub(crate) fn channel_shapes(name: &'static str, x: &[&Shape]) -> Result<Images, ShapeError> {
+pub(crate) fn channel_shapes(name: &'static str, x: &[&Shape], eps: f32) -> Result<Images, ShapeError> {
+    if !(eps.is_finite() && eps >= 0.0) {
+        return Err(ShapeError::new(name, format!("eps is a number of at least 0, not {eps}")));
+    }
     let [n, c, h, w] = images(name, x[0])?;
     match x[1..].iter().find(|vector| ****vector != [c]) {
         Some(vector) => {
@@ -114,13 +117,19 @@ impl Operator for BatchNorm2d {
             - (x-\mu_c) \tfrac{r^2}{m} \sum \bar y (x-\mu_c)\bigr), \quad r = 1/\sqrt{\sigma_c^2+\varepsilon}",
         shapes: "x [n, c, h, w], gamma [c], beta [c]; y like x, auxiliaries mean, var, 1/deviation [c]",
         conventions: "Sums in f64 by the leaves of the batch; mean, variance and 1/deviation are rounded once \
-            each; a negative variance is 0. y = fma(x, s, fma(-mean, s, beta)) with s = gamma/deviation.",
+            each; a negative variance is 0. y = fma(x, s, fma(-mean, s, beta)) with s = gamma/deviation. One value \
+            a channel has the variance 0, so y = beta and no gradient reaches x; an empty batch is refused.",
     };
     const SAVES: Saves = Saves::inputs(&[0, 1]).and_auxiliaries();
 
     fn shape(&self, x: &[&Shape]) -> Result<Shapes, ShapeError> {
         arity(Self::DOC.name, &[3], x.len())?;
-        let Images { c, .. } = channel_shapes(Self::DOC.name, x)?;
+        let shape = channel_shapes(Self::DOC.name, x, self.eps)?;
+        let c = shape.c;
+        if c > 0 && shape.is_empty() {
+            let reason = format!("images {} have no values to take statistics of", x[0]);
+            return Err(ShapeError::new(Self::DOC.name, reason));
+        }
         Ok(Shapes { value: x[0].clone(), auxiliaries: vec![Shape::from([c]); 3] })
     }
 

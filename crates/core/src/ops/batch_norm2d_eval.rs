@@ -50,7 +50,7 @@ impl Operator for BatchNorm2dEval {
 
     fn shape(&self, x: &[&Shape]) -> Result<Shapes, ShapeError> {
         arity(Self::DOC.name, &[5], x.len())?;
-        channel_shapes(Self::DOC.name, x)?;
+        channel_shapes(Self::DOC.name, x, self.eps)?;
         Ok(x[0].clone().into())
     }
 
@@ -124,6 +124,7 @@ impl Operator for BatchNorm2dEval {
             case("a small batch", [3, 2, 3, 2]),
             case("one value a channel", [1, 3, 1, 1]),
             case("several leaves", [9, 5, 34, 33]).bits_only(),
+            case("no images", [0, 2, 3, 3]).bits_only(),
         ]
     }
 }

@@ -237,8 +237,11 @@ impl Operator for Conv2d {
             \bar w_{ocpq} = \sum_{nij} \bar y_{noij}\, x_{n,c,\,is+pd-a,\,js+qd-a}, \quad
             \bar b_o = \sum_{nij} \bar y_{noij}",
         shapes: "x [n, c, h, w], w [o, c/groups, kh, kw], b [o] or none; y [n, o, i, j]",
-        conventions: "Sums in the order written; padding is +0 and takes part. The weight's gradient is summed \
-            in leaves of the batch, the bias's in f64.",
+        conventions: "s is the stride, a the padding, d the dilation. Sums in the order written, from +0; the \
+            bias is added by a rounding of its own. Padding is +0 and takes part, so it makes NaN of an infinite \
+            weight. In the gradient of x a tap between two positions is no term, one beside all of them a term \
+            with +0. The weight's gradient is summed in leaves of the batch, the bias's in f64 by the same \
+            leaves. Without channels y is b.",
     };
     const SAVES: Saves = Saves::inputs(&[0, 1]);
 
@@ -339,6 +342,12 @@ impl Operator for Conv2d {
                 inputs([3, 67, 9, 9], [50, 67, 3, 3]),
             )
             .bits_only(),
+            Case::new("no images", conv((1, 1), (0, 0), (1, 1), 1), with_bias([0, 2, 4, 4], [3, 2, 3, 3]))
+                .bits_only(),
+            Case::new("no channels", conv((2, 1), (1, 1), (1, 1), 1), with_bias([2, 0, 4, 4], [3, 0, 3, 3]))
+                .bits_only(),
+            Case::new("no filters", conv((2, 1), (1, 1), (1, 1), 1), inputs([2, 2, 4, 4], [0, 2, 3, 3]))
+                .bits_only(),
         ]
     }
 }

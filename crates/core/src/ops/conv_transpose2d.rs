@@ -62,14 +62,17 @@ impl ConvTranspose2d {
                     padding: usize,
                     extra: usize,
                     dilation: usize| {
-            if stride == 0 || dilation == 0 || taps == 0 || positions == 0 || (extra > 0 && extra >= stride) {
-                let reason = "kernel, stride and dilation must be at least 1, the image not empty, and the output \
-                              padding below the stride";
+            let axis = Axis { size: 0, taps, stride, padding, dilation };
+            axis.check(name)?;
+            if positions == 0 || extra >= stride {
+                let reason = format!(
+                    "the image must not be empty, and the output padding {extra} be below the stride {stride}"
+                );
                 return Err(ShapeError::new(name, reason));
             }
             let spread = (positions - 1) * stride + dilation * (taps - 1) + 1 + extra;
             match spread.checked_sub(2 * padding).filter(|size| *size > 0) {
-                Some(size) => Ok(Axis { size, taps, stride, padding, dilation }),
+                Some(size) => Ok(Axis { size, ..axis }),
                 None => {
                     Err(ShapeError::new(name, format!("a padding of {padding} leaves nothing of {spread}")))
                 }
@@ -99,7 +102,8 @@ impl Operator for ConvTranspose2d {
             \bar b_o = \sum_{nhv} \bar y_{nohv}",
         shapes: "x [n, c, i, j], w [c, o/groups, kh, kw], b [o] or none; y [n, o, h, v]",
         conventions: "As conv2d, with forward and input gradient exchanged: a tap between two inputs is no term, \
-            one beside all inputs a term with +0; the weight's gradient is summed in leaves of the batch.",
+            one beside all inputs a term with +0. The weight's gradient is summed in leaves of the batch of x, the \
+            bias's in f64 by the leaves of the batch of y. s is the stride, a the padding, d the dilation.",
     };
     const SAVES: Saves = Saves::inputs(&[0, 1]);
 
@@ -195,6 +199,14 @@ impl Operator for ConvTranspose2d {
             Case::new("groups", conv((2, 1), none, none, one, 2), with_bias([1, 4, 3, 3], [4, 1, 2, 2], 2)),
             Case::new("large", conv((2, 2), one, one, one, 1), inputs([3, 17, 11, 12], [17, 19, 3, 3]))
                 .bits_only(),
+            Case::new("no images", conv(one, none, none, one, 1), inputs([0, 2, 3, 4], [2, 3, 3, 2]))
+                .bits_only(),
+            Case::new(
+                "no channels",
+                conv((2, 2), none, none, one, 1),
+                with_bias([2, 0, 3, 4], [0, 3, 3, 2], 3),
+            )
+            .bits_only(),
         ]
     }
 }

@@ -10,7 +10,8 @@ use crate::tensor::{Tensor, apply};
 use crate::window::arity;
 use kinone_kernels::gemm::{Extents, Matrix, multiply_in_leaves, multiply_matrices};
 use kinone_kernels::leaves::tree;
-use kinone_kernels::{Cpu, sums};
+use kinone_kernels::sums::Images;
+use kinone_kernels::{Cpu, conv};
 
 /// x·wᵀ + b
 #[derive(Clone, Debug)]
@@ -53,7 +54,7 @@ impl Operator for Linear {
             \bar b_o = \sum_n \bar y_{no}",
         shapes: "x [n, i], w [o, i], b [o] or none; y [n, o]",
         conventions: "Products in ascending order from +0, the bias added by a rounding of its own. The weight's \
-            gradient is summed in leaves of 8 rows, the bias's in f64.",
+            gradient is summed in leaves of 8 rows, the bias's in f64 by the same leaves. Without inputs y is b.",
     };
     const SAVES: Saves = Saves::inputs(&[0, 1]);
 
@@ -116,7 +117,7 @@ impl Operator for Linear {
         }
         if let Some(Some(db)) = dx.get_mut(2) {
             for (o, db) in db.iter_mut().enumerate() {
-                *db = F::narrow(reduce::sum(rows, |n| dy[n * outputs + o].wide()));
+                *db = F::narrow(reduce::batch_sum(rows, 1, 1, |n, _| dy[n * outputs + o].wide()));
             }
         }
     }
@@ -144,7 +145,7 @@ impl Operator for Linear {
             multiply_in_leaves(cpu, extents, LEAF, cotangent.transposed(), right, dw);
         }
         if let Some(Some(db)) = dx.get_mut(2) {
-            sums::sum_axis(cpu, 1, rows, outputs, dy.data(), db);
+            conv::bias_gradient(cpu, Images { n: rows, c: outputs, h: 1, w: 1 }, dy.data(), db);
         }
     }
 
@@ -164,6 +165,8 @@ impl Operator for Linear {
             Case::new("a bias", Linear, with_bias(4, 3, 2)),
             Case::new("several leaves", Linear, with_bias(27, 2, 3)),
             Case::new("large", Linear, with_bias(67, 600, 59)).bits_only(),
+            Case::new("no rows", Linear, with_bias(0, 3, 4)).bits_only(),
+            Case::new("no inputs", Linear, with_bias(3, 0, 4)).bits_only(),
         ]
     }
 }

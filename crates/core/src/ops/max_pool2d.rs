@@ -52,7 +52,7 @@ impl Windows {
         ceil: bool,
     ) -> Result<Windows, ShapeError> {
         let [n, c, h, w] = images(name, x)?;
-        if padding.0 * 2 > kernel.0 || padding.1 * 2 > kernel.1 {
+        if padding.0 > kernel.0 / 2 || padding.1 > kernel.1 / 2 {
             let reason = format!("padding {padding:?} is more than half of the kernel {kernel:?}");
             return Err(ShapeError::new(name, reason));
         }
@@ -129,8 +129,10 @@ impl Operator for MaxPool2d {
         formula: r"y_{ncij} = \max_{pq} x_{n,c,\,is+pd-a,\,js+qd-a}",
         gradient: r"\bar x_{nchv} = \sum_{ij:\ (h,v)\ \text{wins}\ (i,j)} \bar y_{ncij}",
         shapes: "x [n, c, h, w]; y [n, c, i, j], auxiliary: the winner's tap p*kw + q, like y",
-        conventions: "Taps on the padding take no part. In scan order the first of equal values wins, and a NaN \
-            wins over numbers. The gradient is summed in f32 over (i, j).",
+        conventions: "s is the stride, a the padding, d the dilation. Taps on the padding take no part; a window \
+            of no pixels gives -inf and no gradient. In scan order the first of equal values wins, and a NaN \
+            wins over numbers. In ceil mode a last window may reach beyond the padding, but begins on the image \
+            or the padding before it. The gradient is summed in f32 over (i, j).",
     };
     const SAVES: Saves = Saves::NOTHING.and_auxiliaries();
 
@@ -222,6 +224,8 @@ impl Operator for MaxPool2d {
             case("ceil mode", pool((3, 2), (2, 2), (1, 0), one, true), [1, 2, 6, 5]),
             case("dilation", pool((2, 2), (1, 2), (0, 1), (2, 3), false), [1, 2, 6, 7]),
             case("a stem", pool((3, 3), (2, 2), one, one, false), [3, 17, 33, 34]).bits_only(),
+            case("windows of no pixels", pool((2, 2), (1, 1), one, (3, 3), true), [1, 2, 2, 2]).bits_only(),
+            case("no images", pool((2, 2), (2, 2), (0, 0), one, false), [0, 2, 4, 6]).bits_only(),
         ]
     }
 }
