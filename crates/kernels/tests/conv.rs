@@ -142,7 +142,16 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         Conv { n: 3, c: 5, input: (9, 10), o: 15, groups: 5, stride: (2, 1), ..PLAIN },
         // The stem of a network for small images, and a dilated one.
         Conv { n: 2, input: (32, 32), o: 16, kernel: (7, 7), stride: (2, 2), padding: (3, 3), ..PLAIN },
-        Conv { n: 2, c: 3, input: (11, 13), o: 6, dilation: (2, 3), padding: (2, 3), stride: (2, 1), ..PLAIN },
+        Conv {
+            n: 2,
+            c: 3,
+            input: (11, 13),
+            o: 6,
+            dilation: (2, 3),
+            padding: (2, 3),
+            stride: (2, 1),
+            ..PLAIN
+        },
         // No image, no pixel, no position, no channel, no filter.
         Conv { c: 0, input: (4, 5), ..PLAIN },
         Conv { o: 0, input: (4, 5), ..PLAIN },

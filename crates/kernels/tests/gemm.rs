@@ -42,7 +42,8 @@ fn products_of_all_shapes_equal_their_definition() {
         let (m, n, k) = (up_to(most.0), up_to(most.1), up_to(most.2));
         let (leaf, shift, gap) = (up_to(12), case % 16, up_to(3));
         let k = if case == 5 { 0 } else { k };
-        let (a, b) = (values(&mut random, case, shift + m * k * gap), values(&mut random, case, shift + k * n));
+        let (a, b) =
+            (values(&mut random, case, shift + m * k * gap), values(&mut random, case, shift + k * n));
         let (a, b) = (&a[shift..], &b[shift..]);
         let (left, right) = match case % 5 {
             0 => (Matrix::new(a, k), Matrix::new(b, n)),
@@ -92,7 +93,13 @@ fn the_definition_adds_in_order_and_rounds_once() {
         match leaf {
             None => reference::multiply(extents, Matrix::new(a, a.len()), Matrix::new(b, 1), &mut c),
             Some(leaf) => {
-                reference::multiply_in_leaves(extents, leaf, Matrix::new(a, a.len()), Matrix::new(b, 1), &mut c);
+                reference::multiply_in_leaves(
+                    extents,
+                    leaf,
+                    Matrix::new(a, a.len()),
+                    Matrix::new(b, 1),
+                    &mut c,
+                );
             }
         }
         c[0]
