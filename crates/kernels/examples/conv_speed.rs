@@ -1,5 +1,5 @@
-//! The speed of the convolutions of a ResNet, and its share of the measured peak: `conv_speed [THREADS [SIZE]]`,
-//! where SIZE is the side of the network's input (64, 224).
+//! The speed of the convolutions of a ResNet, and its share of the measured peak: `conv_speed [THREADS [SIZE [LAYER]]]`,
+//! where SIZE is the side of the network's input (64, 224) and LAYER a part of the names of the rows wanted.
 
 use kinone_kernels::conv::{self, Conv};
 use kinone_kernels::{Cpu, Isa, Task};
@@ -7,9 +7,11 @@ use std::hint::black_box;
 use std::time::Instant;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
-    let threads = arguments.next().unwrap_or(1);
-    let size = arguments.next().unwrap_or(224);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number =
+        |index: usize, usual| arguments.get(index).and_then(|text| text.parse().ok()).unwrap_or(usual);
+    let (threads, size) = (number(0, 1), number(1, 224));
+    let wanted = arguments.get(2).map_or("", String::as_str);
     let Ok(cpu) = Isa::selected().and_then(|isa| Cpu::new(isa, threads)) else {
         eprintln!("conv_speed: no such instruction set or number of threads");
         std::process::exit(2);
@@ -48,7 +50,7 @@ fn main() {
         cpu.isa()
     );
     println!("{:<14} {:>20} {:>20} {:>20}", "GFLOP/s, share", "forward", "input gradient", "weight gradient");
-    for (name, conv) in layers {
+    for (name, conv) in layers.into_iter().filter(|(name, _)| name.contains(wanted)) {
         let (oh, ow) = conv.output();
         let work = 2.0 * (conv.n * conv.o * oh * ow * conv.c * conv.kernel.0 * conv.kernel.1) as f64;
         let mut x = values(conv.n * conv.c * conv.input.0 * conv.input.1);

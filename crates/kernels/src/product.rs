@@ -19,6 +19,7 @@ mod leaves;
 mod tile;
 mod transpose;
 
+pub(crate) use lanes::prefetch;
 pub(crate) use leaves::{LeafProduct, Strewn, multiply_leaves};
 pub(crate) use transpose::{transpose, transpose_to};
 
@@ -29,8 +30,11 @@ use std::ops::Range;
 use tile::{Kernel, Left, Tile};
 
 /// Columns whose panels a thread takes one after another for each block of k, so that each packed row of the
-/// left operand serves several. A panel stays in the first-level cache while all rows meet it.
-const GROUP: usize = 192;
+/// left operand serves several: at least, and at most. A panel stays in the first-level cache while all rows
+/// meet it.
+const GROUP: (usize, usize) = (192, 768);
+/// Outputs of a group of panels, if the group is no smaller: they stay in the second-level cache.
+const OUTPUTS: usize = 1 << 16;
 /// About how many terms a block of k has.
 pub(crate) const BLOCK: usize = 256;
 /// Values a packing may write past the end of a panel.
@@ -57,6 +61,8 @@ pub(crate) trait Product: Sync {
     /// Writes `out[k][width]`, the right operand for the group's panel `index` and the terms last staged,
     /// anything beyond the last column. `out` has [`SLACK`] values more, for anything.
     fn pack_columns(&self, cpu: &Cpu, group: &Self::Group, index: usize, out: &mut [f32]);
+    /// Asks the memory for part `part` of `parts` of what packing `panel` will read.
+    fn prefetch(&self, _panel: &Panel, _terms: Range<usize>, _part: usize, _parts: usize) {}
     /// The output.
     fn output(&self) -> Output<'_>;
     /// Where column `panel.start` of row 0 lies in the output, if all columns of the panel follow it there.
@@ -98,7 +104,7 @@ impl Panel {
 }
 
 /// The range `part` of `parts` into which `count` things are cut, as even as they can be.
-fn even(count: usize, parts: usize, part: usize) -> Range<usize> {
+pub(crate) fn even(count: usize, parts: usize, part: usize) -> Range<usize> {
     part * count / parts..(part + 1) * count / parts
 }
 
@@ -108,19 +114,22 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
         return;
     }
     let kernel = Kernel::of(cpu);
-    let panels = Panel::cut(product.columns(), &kernel);
-    let group = GROUP / kernel.width();
-    let groups = panels.len().div_ceil(group);
+    let all = Panel::cut(product.columns(), &kernel);
     // Threads share the groups of panels. Where these are few they share the rows, and each packs all columns.
+    let enough = 8 * cpu.threads();
+    let most = (OUTPUTS / product.rows()).min(product.columns() / enough).clamp(GROUP.0, GROUP.1);
+    let group = most / kernel.width();
+    let groups = all.len().div_ceil(group);
     let tiles = product.rows().div_ceil(kernel.rows);
-    let parts = if groups >= 8 * cpu.threads() { 1 } else { cpu.threads().min(tiles) };
+    let parts = if groups >= enough { 1 } else { cpu.threads().min(tiles) };
     // Rows are packed once for all where several groups need them.
     let packed = (groups > 1).then(|| pack_left(cpu, product, kernel, tiles));
     cpu.for_ranges(parts * groups, 1, |range| {
-        let mut work = Work::new(cpu, product, kernel, packed.as_deref(), tiles.div_ceil(parts));
+        let mut work = Work::new(cpu, product, kernel, packed.as_deref(), tiles.div_ceil(parts), group);
         for index in range {
-            let panels = &panels[even(panels.len(), groups, index % groups)];
-            work.run(even(tiles, parts, index / groups), panels);
+            let panels = &all[even(all.len(), groups, index % groups)];
+            let next = &all[even(all.len(), groups, (index + 1) % groups)];
+            work.run(even(tiles, parts, index / groups), panels, &next[0]);
         }
     });
 }
@@ -162,16 +171,23 @@ struct Work<'a, P: Product> {
 }
 
 impl<'a, P: Product> Work<'a, P> {
-    fn new(cpu: &'a Cpu, product: &'a P, kernel: Kernel, left: Option<&'a [f32]>, tiles: usize) -> Self {
+    fn new(
+        cpu: &'a Cpu,
+        product: &'a P,
+        kernel: Kernel,
+        left: Option<&'a [f32]>,
+        tiles: usize,
+        group: usize,
+    ) -> Self {
         let block = product.block().min(product.terms());
         let rows = Buffer::take(if left.is_none() { block * tiles * kernel.rows } else { 0 });
         let columns = Buffer::take(block * kernel.width() + SLACK);
-        let kept = if product.terms() > block { tiles * GROUP } else { kernel.width() };
+        let kept = if product.terms() > block { tiles * group * kernel.width() } else { kernel.width() };
         Work { cpu, product, kernel, left, rows, columns, tiles: Buffer::take(kept * kernel.rows) }
     }
 
-    /// Some rows of some panels.
-    fn run(&mut self, tiles: Range<usize>, panels: &[Panel]) {
+    /// Some rows of some panels, of which `next` comes after.
+    fn run(&mut self, tiles: Range<usize>, panels: &[Panel], next: &Panel) {
         let (cpu, product, kernel, terms) = (self.cpu, self.product, self.kernel, self.product.terms());
         let mut group = product.group(panels);
         let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
@@ -188,12 +204,18 @@ impl<'a, P: Product> Work<'a, P> {
                 }
             };
             product.stage(cpu, &mut group, block.clone());
+            let ahead = match block.end < terms {
+                true => (&panels[0], block.end..(block.end + product.block()).min(terms)),
+                false => (next, 0..product.block().min(terms)),
+            };
             let mut kept = 0;
             for (index, panel) in panels.iter().enumerate() {
+                let (soon, its_terms) = panels.get(index + 1).map_or(ahead.clone(), |p| (p, block.clone()));
                 let columns = &mut self.columns[..block.len() * panel.width + SLACK];
                 product.pack_columns(cpu, &group, index, columns);
                 let mut left = left;
                 for tile in tiles.clone() {
+                    product.prefetch(soon, its_terms.clone(), tile - tiles.start, tiles.len());
                     let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
                     let (packed, rest) = left.split_at(rows.len() * block.len());
                     left = rest;

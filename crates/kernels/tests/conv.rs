@@ -127,6 +127,9 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         // Several groups of panels, and many rows.
         Conv { n: 30, c: 3, input: (4, 7), o: 67, ..PLAIN },
         Conv { n: 9, c: 2, input: (7, 7), o: 70, stride: (2, 2), ..PLAIN },
+        // Groups of more panels than the fewest.
+        Conv { n: 4, c: 3, input: (33, 60), o: 5, ..PLAIN },
+        Conv { n: 3, c: 29, input: (41, 50), o: 3, padding: (0, 0), kernel: (1, 1), ..PLAIN },
         // A stride beyond the kernel, and one beyond the image.
         Conv { n: 9, c: 3, input: (9, 8), o: 5, kernel: (2, 1), stride: (3, 4), ..PLAIN },
         Conv { n: 3, c: 2, input: (2, 3), o: 5, stride: (5, 5), ..PLAIN },

@@ -4,9 +4,12 @@ use super::Tap;
 use super::planes::{Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{BLOCK, Output, Panel, Product, SLACK, transpose};
+use crate::product::{BLOCK, Output, Panel, Product, SLACK, even, prefetch, transpose};
 use crate::{Cpu, Task};
 use std::ops::Range;
+
+/// Values of a cache line.
+const LINE: usize = 16;
 
 /// Rows are filters (forward) or channels (input gradient), columns are positions.
 pub(super) struct Direct<'a> {
@@ -133,6 +136,25 @@ impl Product for Direct<'_> {
             0..=4 => cpu.vectorize(Chunks::<4>(pack)),
             5..=8 => cpu.vectorize(Chunks::<8>(pack)),
             _ => cpu.vectorize(Chunks::<16>(pack)),
+        }
+    }
+
+    /// Pixels that serve as they are lie in as many places as there are channels: too many for the processor to
+    /// foresee.
+    fn prefetch(&self, panel: &Panel, terms: Range<usize>, part: usize, parts: usize) {
+        if !self.patches.are_pixels() {
+            return;
+        }
+        let Patches { images, channels, size, .. } = self.patches;
+        let plane = size.0 * size.1;
+        for channel in even(terms.len(), parts, part) {
+            let mut at = panel.columns.start;
+            while at < panel.columns.end {
+                let pixel =
+                    (at / plane * channels.0 + channels.1 + terms.start + channel) * plane + at % plane;
+                prefetch(images.as_ptr().wrapping_add(pixel));
+                at += (panel.columns.end - at).min(LINE);
+            }
         }
     }
 

@@ -66,6 +66,14 @@ pub(super) struct Patches<'a> {
     pub(super) taps: &'a [Tap],
 }
 
+impl Patches<'_> {
+    /// Whether each position needs one pixel, its own.
+    pub(super) fn are_pixels(&self) -> bool {
+        let Patches { size, grid, taps, .. } = *self;
+        taps.len() == 1 && (taps[0].y, taps[0].x) == (0, 0) && grid.step == (1, 1) && grid.size == size
+    }
+}
+
 /// Rows of one image, stacked in the planes from `row` on.
 struct Stack {
     n: usize,
@@ -97,11 +105,10 @@ impl Planes {
     /// For neighbouring positions. The images serve as they are where each position is one pixel, and `slack`
     /// values may be read after the last.
     pub(super) fn new(patches: &Patches, positions: Range<usize>, slack: usize) -> Planes {
-        let Patches { size, grid, taps, .. } = *patches;
+        let Patches { size, .. } = *patches;
         let plane = size.0 * size.1;
-        let simple = taps.len() == 1 && (taps[0].y, taps[0].x) == (0, 0) && grid.step == (1, 1);
         let end = positions.end.div_ceil(plane.max(1)) * patches.channels.0 * plane;
-        if simple && grid.size == size && end + slack <= patches.images.len() {
+        if patches.are_pixels() && end + slack <= patches.images.len() {
             let row = |n: usize| (n * patches.channels.0 + patches.channels.1) * size.0;
             let images = positions.start / plane..positions.end.div_ceil(plane);
             let stacks = images.map(|n| Stack { n, rows: 0..size.0, row: row(n) }).collect();

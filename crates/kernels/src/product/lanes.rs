@@ -23,6 +23,30 @@ pub(super) trait Lanes: Copy {
     unsafe fn add(self, b: Self) -> Self;
 }
 
+/// Asks for the cache line at `at`, which will be read. Any address will do: nothing is read here.
+#[inline(always)]
+pub(crate) fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it cannot fault.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    let _ = at;
+}
+
+/// Asks for the cache line at `at`, which will be written.
+#[inline(always)]
+pub(super) fn prefetch_to_write(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it cannot fault.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+    }
+    let _ = at;
+}
+
 /// No vector instructions assumed.
 #[derive(Clone, Copy)]
 pub(super) struct Plain([f32; 8]);

@@ -1,6 +1,6 @@
 //! The tile of outputs in registers, and the loop over k that computes it.
 
-use super::lanes::{Lanes, Plain};
+use super::lanes::{Lanes, Plain, prefetch_to_write};
 use crate::{Cpu, Isa};
 
 /// What one call of a tile's loop reads and writes.
@@ -180,6 +180,13 @@ unsafe fn tile<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
             for i in 0..ROWS {
                 for j in 0..WIDE {
                     sums[i][j] = V::load(raw.c.add(at(i, j)));
+                }
+            }
+        } else {
+            // The lines arrive while the sums are computed.
+            for i in 0..ROWS {
+                for j in 0..WIDE {
+                    prefetch_to_write(raw.c.wrapping_add(at(i, j)));
                 }
             }
         }
