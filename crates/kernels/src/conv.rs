@@ -14,10 +14,10 @@ mod planes;
 pub mod reference;
 mod weight;
 
-use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::product::multiply;
 use crate::sums::{self, Images};
+use crate::{Cpu, Task};
 use direct::{Direct, Target, Weights};
 use planes::{Grid, Patches};
 
@@ -110,12 +110,28 @@ impl Conv {
 /// # Panics
 /// When a slice does not have the geometry's size.
 pub fn forward(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], y: &mut [f32]) {
+    forward_finished(cpu, conv, x, w, None, y);
+}
+
+/// [`forward`], then [`Finish`], in one pass over `y`; the bits of [`reference::forward`] and
+/// [`reference::finish`] one after the other.
+///
+/// # Panics
+/// When a slice does not have the geometry's size.
+pub fn forward_finished(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], finish: Option<Finish>, y: &mut [f32]) {
     conv.check(x.len(), w.len(), y.len());
+    if let Some(finish) = finish {
+        assert!(finish.scale.len() == conv.o && finish.shift.len() == conv.o, "constants of another size");
+        assert!(finish.residual.is_none_or(|r| r.len() == y.len()), "a residual of another size");
+    }
     let conv = conv.flattened();
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
     if channels == 0 {
         // No terms.
         y.fill(0.0);
+        if let Some(finish) = finish {
+            reference::finish(&conv, &finish, y);
+        }
         return;
     }
     let taps = conv.forward_taps();
@@ -138,7 +154,8 @@ pub fn forward(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], y: &mut [f32]) {
             origin: (0, 0),
             step: (1, 1),
         };
-        multiply(cpu, &Direct { rows: filters, patches, weights: Weights::Filters(w), target });
+        let finish = finish.map(|finish| finish.of_group(group * filters..(group + 1) * filters));
+        multiply(cpu, &Direct { rows: filters, patches, weights: Weights::Filters(w), target, finish });
     });
 }
 
@@ -191,7 +208,7 @@ pub fn input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f
                 step: conv.stride,
             };
             let weights = Weights::Channels { w, taps: conv.taps() };
-            multiply(cpu, &Direct { rows: channels, patches, weights, target });
+            multiply(cpu, &Direct { rows: channels, patches, weights, target, finish: None });
         });
     }
 }
@@ -240,6 +257,63 @@ pub fn weight_gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
 pub fn bias_gradient(cpu: &Cpu, images: Images, dy: &[f32], db: &mut [f32]) {
     for (d, sum) in db.iter_mut().zip(sums::channel_sums(cpu, images, dy)) {
         *d = sum as f32;
+    }
+}
+
+/// What becomes of the sums of a convolution: `relu(fma(sum, scale, shift) + residual)`, constants of the filter.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish<'a> {
+    /// `[o]`
+    pub scale: &'a [f32],
+    /// `[o]`
+    pub shift: &'a [f32],
+    /// Like the output; not added if there is none.
+    pub residual: Option<&'a [f32]>,
+    /// Whether negative values become 0.
+    pub relu: bool,
+}
+
+impl<'a> Finish<'a> {
+    /// The constants of some filters.
+    fn of_group(self, filters: std::ops::Range<usize>) -> Finish<'a> {
+        Finish { scale: &self.scale[filters.clone()], shift: &self.shift[filters], ..self }
+    }
+
+    /// Finishes some sums of one filter.
+    fn line(&self, cpu: &Cpu, filter: usize, residual: Option<&[f32]>, y: &mut [f32]) {
+        cpu.vectorize(Line {
+            scale: self.scale[filter],
+            shift: self.shift[filter],
+            residual,
+            relu: self.relu,
+            y,
+        });
+    }
+}
+
+struct Line<'a> {
+    scale: f32,
+    shift: f32,
+    residual: Option<&'a [f32]>,
+    relu: bool,
+    y: &'a mut [f32],
+}
+
+impl Task for Line<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for y in self.y.iter_mut() {
+            *y = y.mul_add(self.scale, self.shift);
+        }
+        for (y, residual) in self.y.iter_mut().zip(self.residual.into_iter().flatten()) {
+            *y += residual;
+        }
+        if self.relu {
+            for y in self.y {
+                *y = if 0.0 > *y { 0.0 } else { *y };
+            }
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
 use std::ops::Range;
+pub(crate) use tile::Finish;
 use tile::{Kernel, Left, Tile};
 
 /// Columns whose panels a thread takes one after another for each block of k, so that each packed row of the
@@ -67,9 +68,13 @@ pub(crate) trait Product: Sync {
     fn output(&self) -> Output<'_>;
     /// Where column `panel.start` of row 0 lies in the output, if all columns of the panel follow it there.
     fn place(&self, panel: &Panel) -> Option<usize>;
-    /// Takes a finished tile `[rows.len()][width]` of the group's panel `index` that has no place. Tiles of one
+    /// What becomes of the sums of some rows of a panel that has this place.
+    fn finish(&self, _rows: Range<usize>, _place: usize) -> Option<Finish<'_>> {
+        None
+    }
+    /// Takes a tile `[rows.len()][width]` of sums of the group's panel `index` that has no place. Tiles of one
     /// product never overlap.
-    fn store(&self, group: &Self::Group, index: usize, rows: Range<usize>, tile: &[f32]);
+    fn store(&self, cpu: &Cpu, group: &Self::Group, index: usize, rows: Range<usize>, tile: &[f32]);
 }
 
 /// The memory of a product's outputs, and the distance from one row to the next.
@@ -237,11 +242,16 @@ impl<'a, P: Product> Work<'a, P> {
                         stride,
                         resume: start > 0,
                         earlier: &[],
+                        finish: match places[index] {
+                            Some(place) if block.end == terms => product.finish(rows.clone(), place),
+                            _ => None,
+                        },
                     };
-                    // SAFETY: the output was measured where `to` was made; tiles of one product do not overlap.
+                    // SAFETY: the output was measured where `to` was made, a residual where the product was; tiles
+                    // of one product do not overlap.
                     unsafe { kernel.run(rows.len(), panel.width, &tile) };
                     if places[index].is_none() && block.end == terms {
-                        product.store(&group, index, rows, &self.tiles[unplaced.clone()]);
+                        product.store(cpu, &group, index, rows, &self.tiles[unplaced.clone()]);
                     }
                     kept = if several { unplaced.end } else { 0 };
                 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Odd, Random, assert_same, cpus};
-use kinone_kernels::conv::{self, Conv, reference};
+use kinone_kernels::conv::{self, Conv, Finish, reference};
 use kinone_kernels::memory::set_poison;
 use kinone_kernels::sums::{Images, reference::channel_sum};
 
@@ -37,11 +37,20 @@ fn check(random: &mut Random, case: usize, shape: &Conv) {
     reference::forward(shape, x, w, &mut y);
     reference::input_gradient(shape, dy, w, &mut dx);
     reference::weight_gradient(shape, x, dy, &mut dw);
+    let (scale, shift_by) = (random.values(shape.o), random.values(shape.o));
+    let residual = (case % 3 != 1).then_some(dy);
+    let finish = Finish { scale: &scale, shift: &shift_by, residual, relu: case % 4 < 2 };
+    let mut finished = Odd::poisoned(y.len());
+    finished.copy_from_slice(&y);
+    reference::finish(shape, &finish, &mut finished);
     for cpu in cpus() {
         let what = format!("{shape:?}, {cpu:?}");
         let mut got = Odd::poisoned(shift + y.len());
         conv::forward(&cpu, shape, x, w, &mut got[shift..]);
         assert_same(&got[shift..], &y, &format!("forward, {what}"));
+        let mut got = Odd::poisoned(shift + y.len());
+        conv::forward_finished(&cpu, shape, x, w, Some(finish), &mut got[shift..]);
+        assert_same(&got[shift..], &finished, &format!("forward and {finish:?}, {what}"));
         let mut got = Odd::poisoned(shift + dx.len());
         conv::input_gradient(&cpu, shape, dy, w, &mut got[shift..]);
         assert_same(&got[shift..], &dx, &format!("input gradient, {what}"));

@@ -4,12 +4,14 @@ use super::Tap;
 use super::planes::{Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{BLOCK, Output, Panel, Product, SLACK, even, prefetch, transpose};
+use crate::product::{self, BLOCK, Output, Panel, Product, SLACK, even, prefetch, transpose};
 use crate::{Cpu, Task};
 use std::ops::Range;
 
 /// Values of a cache line.
 const LINE: usize = 16;
+/// Columns of a panel at most.
+const WIDEST: usize = 64;
 
 /// Rows are filters (forward) or channels (input gradient), columns are positions.
 pub(super) struct Direct<'a> {
@@ -17,6 +19,8 @@ pub(super) struct Direct<'a> {
     pub(super) patches: Patches<'a>,
     pub(super) weights: Weights<'a>,
     pub(super) target: Target<'a>,
+    /// What becomes of the sums, constants of the group.
+    pub(super) finish: Option<super::Finish<'a>>,
 }
 
 /// The weights of a group, `w[filter][channel][tap]`.
@@ -171,16 +175,37 @@ impl Product for Direct<'_> {
         contiguous.then(|| (first / plane * channels.0 + channels.1) * plane + first % plane)
     }
 
-    fn store(&self, group: &Group, index: usize, rows: Range<usize>, tile: &[f32]) {
+    fn finish(&self, rows: Range<usize>, place: usize) -> Option<product::Finish<'_>> {
+        let finish = self.finish?;
+        let Output { stride, .. } = self.output();
+        let residual = finish.residual.map(|residual| residual[rows.start * stride + place..].as_ptr());
+        Some(product::Finish {
+            scale: &finish.scale[rows.clone()],
+            shift: &finish.shift[rows],
+            residual: residual.unwrap_or(std::ptr::null()),
+            relu: finish.relu,
+        })
+    }
+
+    fn store(&self, cpu: &Cpu, group: &Group, index: usize, rows: Range<usize>, tile: &[f32]) {
         let Target { memory, channels, size, origin, step } = self.target;
         let width = group.panels[index].width;
+        let mut finished = [0.0; WIDEST];
         for run in &group.panels[index].runs {
             let pixel = (origin.0 + run.i * step.0) * size.1 + origin.1 + run.j * step.1;
             for (row, line) in rows.clone().zip(tile.chunks_exact(width)) {
                 let start = (run.n * channels.0 + channels.1 + row) * size.0 * size.1 + pixel;
+                let mut line = &line[run.at..run.at + run.len];
+                if let Some(finish) = self.finish {
+                    let values = &mut finished[..run.len];
+                    values.copy_from_slice(line);
+                    let residual = finish.residual.map(|residual| &residual[start..start + run.len]);
+                    finish.line(cpu, row, residual, values);
+                    line = values;
+                }
                 // SAFETY: tiles of one product do not overlap, and products of one call write other channels
                 // or other residues of the stride.
-                unsafe { memory.write(start, step.1, &line[run.at..run.at + run.len]) };
+                unsafe { memory.write(start, step.1, line) };
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Indices: n image, c channel, (h, v) pixel, o filter, (p, q) tap, (i, j) position.
 
-use super::Conv;
+use super::{Conv, Finish};
 use crate::leaves::{batch_leaves, tree};
 
 /// The pixel that tap `tap` of position `at` lies on; `None` on the padding.
@@ -51,6 +51,22 @@ pub fn forward(conv: &Conv, x: &[f32], w: &[f32], y: &mut [f32]) {
                     y[((n * conv.o + o) * oh + i) * ow + j] = sum;
                 }
             }
+        }
+    }
+}
+
+/// `y[n,o,i,j] = relu(fma(y[n,o,i,j], scale[o], shift[o]) + residual[n,o,i,j])`; the residual and relu where they
+/// are wanted.
+pub fn finish(conv: &Conv, finish: &Finish, y: &mut [f32]) {
+    let (oh, ow) = conv.output();
+    for k in 0..y.len() {
+        let o = k / (oh * ow) % conv.o;
+        y[k] = y[k].mul_add(finish.scale[o], finish.shift[o]);
+        if let Some(residual) = finish.residual {
+            y[k] += residual[k];
+        }
+        if finish.relu {
+            y[k] = if 0.0 > y[k] { 0.0 } else { y[k] };
         }
     }
 }

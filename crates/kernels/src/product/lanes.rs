@@ -21,6 +21,10 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// The processor has the instruction set.
     unsafe fn add(self, b: Self) -> Self;
+    /// `if 0 > self { 0 } else { self }`
+    /// # Safety
+    /// The processor has the instruction set.
+    unsafe fn relu(self) -> Self;
 }
 
 /// Asks for the cache line at `at`, which will be read. Any address will do: nothing is read here.
@@ -75,11 +79,16 @@ impl Lanes for Plain {
     unsafe fn add(self, b: Self) -> Self {
         Plain(std::array::from_fn(|l| self.0[l] + b.0[l]))
     }
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        Plain(self.0.map(|x| if 0.0 > x { 0.0 } else { x }))
+    }
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! lanes {
-    ($register:ty, $count:literal, $splat:ident, $load:ident, $store:ident, $add:ident, |$a:ident, $b:ident, $c:ident| $fma:expr) => {
+    ($register:ty, $count:literal, $splat:ident, $load:ident, $store:ident, $add:ident, |$x:ident| $relu:expr,
+     |$a:ident, $b:ident, $c:ident| $fma:expr) => {
         impl Lanes for $register {
             const COUNT: usize = $count;
             #[inline(always)]
@@ -108,6 +117,12 @@ macro_rules! lanes {
                 // SAFETY: the caller's promise.
                 unsafe { $add(self, b) }
             }
+            #[inline(always)]
+            unsafe fn relu(self) -> Self {
+                let $x = self;
+                // SAFETY: the caller's promise.
+                unsafe { $relu }
+            }
         }
     };
 }
@@ -116,20 +131,47 @@ macro_rules! lanes {
 mod x86 {
     use super::Lanes;
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps,
-        _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_set1_ps,
+        _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
     };
-    lanes!(__m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, |a, b, c| {
-        _mm512_fmadd_ps(a, b, c)
-    });
-    lanes!(__m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, |a, b, c| {
-        _mm256_fmadd_ps(a, b, c)
-    });
+    // The greater of two is here the second where neither is: the first argument must be the zero.
+    lanes!(
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        |x| _mm512_max_ps(_mm512_setzero_ps(), x),
+        |a, b, c| _mm512_fmadd_ps(a, b, c)
+    );
+    lanes!(
+        __m256,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        |x| _mm256_max_ps(_mm256_setzero_ps(), x),
+        |a, b, c| _mm256_fmadd_ps(a, b, c)
+    );
 }
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
     use super::Lanes;
-    use std::arch::aarch64::{float32x4_t, vaddq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32};
-    lanes!(float32x4_t, 4, vdupq_n_f32, vld1q_f32, vst1q_f32, vaddq_f32, |a, b, c| vfmaq_f32(c, a, b));
+    use std::arch::aarch64::{
+        float32x4_t, vaddq_f32, vbslq_f32, vcgtq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32,
+    };
+    lanes!(
+        float32x4_t,
+        4,
+        vdupq_n_f32,
+        vld1q_f32,
+        vst1q_f32,
+        vaddq_f32,
+        |x| vbslq_f32(vcgtq_f32(vdupq_n_f32(0.0), x), vdupq_n_f32(0.0), x),
+        |a, b, c| vfmaq_f32(c, a, b)
+    );
 }

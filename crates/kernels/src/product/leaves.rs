@@ -226,6 +226,7 @@ impl<P: LeafProduct> Piece<'_, P> {
                         stride: panel.width,
                         resume: chain.resume,
                         earlier: &earlier,
+                        finish: None,
                     };
                     // SAFETY: there are `kept` slots of the tile's size, and they belong to this thread;
                     // `Strewn::new` measured the left operand.

@@ -19,6 +19,21 @@ pub(super) struct Tile<'a> {
     pub(super) resume: bool,
     /// Sums of earlier leaves, laid out as the outputs, each added on the left of what is there, in this order.
     pub(super) earlier: &'a [*const f32],
+    /// What becomes of the sums.
+    pub(super) finish: Option<Finish<'a>>,
+}
+
+/// `fma(sum, scale, shift)` with constants of the row, plus what lies at `residual`, then relu: the last two if
+/// wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// A value a row.
+    pub(crate) scale: &'a [f32],
+    /// A value a row.
+    pub(crate) shift: &'a [f32],
+    /// Laid out as the outputs; null for none.
+    pub(crate) residual: *const f32,
+    pub(crate) relu: bool,
 }
 
 /// The left operand of a tile.
@@ -42,6 +57,11 @@ struct Raw {
     resume: bool,
     earlier: *const *const f32,
     earlier_len: usize,
+    /// Null for none.
+    scale: *const f32,
+    shift: *const f32,
+    residual: *const f32,
+    relu: bool,
 }
 
 type Loop = unsafe fn(&Raw);
@@ -81,8 +101,8 @@ impl Kernel {
     /// Computes a tile of `rows` rows and `width` columns, a multiple of the lanes.
     ///
     /// # Safety
-    /// The rows of the output, and those of `earlier`, can be written and read for `width` values each, and no
-    /// one else touches them meanwhile. Every base and step of a strewn operand lead inside its data.
+    /// The rows of the output, and those of `earlier` and of a residual, can be written and read for `width` values
+    /// each, and no one else touches them meanwhile. Every base and step of a strewn operand lead inside its data.
     #[inline]
     pub(super) unsafe fn run(&self, rows: usize, width: usize, tile: &Tile) {
         let wide = width / self.lanes;
@@ -98,6 +118,11 @@ impl Kernel {
                 (data, bases, steps, self.strewn)
             }
         };
+        let none = (std::ptr::null(), std::ptr::null(), std::ptr::null(), false);
+        let (scale, shift, residual, relu) = tile.finish.map_or(none, |finish| {
+            assert!(finish.scale.len() >= rows && finish.shift.len() >= rows, "too few constants");
+            (finish.scale.as_ptr(), finish.shift.as_ptr(), finish.residual, finish.relu)
+        });
         let raw = Raw {
             a: a.as_ptr(),
             bases: bases.as_ptr(),
@@ -109,6 +134,10 @@ impl Kernel {
             resume: tile.resume,
             earlier: tile.earlier.as_ptr(),
             earlier_len: tile.earlier.len(),
+            scale,
+            shift,
+            residual,
+            relu,
         };
         // SAFETY: a `Cpu` with this `Isa` exists only where the processor has it; packed operands were measured
         // above; strewn ones and the outputs are the caller's promise.
@@ -211,6 +240,18 @@ unsafe fn tile<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
             for i in 0..ROWS {
                 for j in 0..WIDE {
                     sums[i][j] = V::load(earlier.add(at(i, j))).add(sums[i][j]);
+                }
+            }
+        }
+        if !raw.scale.is_null() {
+            for i in 0..ROWS {
+                let (scale, shift) = (V::splat(*raw.scale.add(i)), V::splat(*raw.shift.add(i)));
+                for j in 0..WIDE {
+                    let mut sum = sums[i][j].fma(scale, shift);
+                    if !raw.residual.is_null() {
+                        sum = sum.add(V::load(raw.residual.add(at(i, j))));
+                    }
+                    sums[i][j] = if raw.relu { sum.relu() } else { sum };
                 }
             }
         }
