@@ -220,7 +220,7 @@ impl Conv2d {
         Ok(Geometry { n, c, o, rows, columns, oh, ow, groups })
     }
 
-    fn known(&self, x: &Shape, w: &Shape) -> Geometry {
+    pub(crate) fn known(&self, x: &Shape, w: &Shape) -> Geometry {
         match self.geometry(x, w) {
             Ok(geometry) => geometry,
             Err(error) => unreachable!("shapes were checked: {error}"),

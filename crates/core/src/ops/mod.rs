@@ -13,6 +13,7 @@ mod binary_cross_entropy_with_logits;
 mod clamp;
 mod concat;
 mod conv2d;
+mod conv2d_batch_norm2d_eval;
 mod conv_transpose2d;
 mod cross_entropy_with_logits;
 mod div;
@@ -63,6 +64,7 @@ pub use clamp::Clamp;
 pub use concat::Concat;
 pub use conv_transpose2d::ConvTranspose2d;
 pub use conv2d::Conv2d;
+pub use conv2d_batch_norm2d_eval::Conv2dBatchNorm2dEval;
 pub use cross_entropy_with_logits::CrossEntropyWithLogits;
 pub use div::Div;
 pub use dropout::Dropout;
@@ -157,6 +159,7 @@ pub static OPERATORS: &[Entry] = &[
     // Normalization.
     Entry::of::<BatchNorm2d>(),
     Entry::of::<BatchNorm2dEval>(),
+    Entry::of::<Conv2dBatchNorm2dEval>(),
     Entry::of::<Dropout>(),
     // Losses.
     Entry::of::<BinaryCrossEntropyWithLogits>(),
