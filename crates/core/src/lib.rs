@@ -18,3 +18,4 @@ pub mod rounded;
 pub mod shape;
 pub mod tensor;
 pub mod window;
+pub(crate) mod winograd;

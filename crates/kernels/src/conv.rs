@@ -13,6 +13,7 @@ mod direct;
 mod planes;
 pub mod reference;
 mod weight;
+pub mod winograd;
 
 use crate::cpu::SharedMut;
 use crate::product::multiply;

@@ -27,9 +27,19 @@ pub struct BatchLeaf {
 /// sample of more than 4096 positions is cut at output rows into leaves of at most 4096 positions (one row
 /// at least).
 pub fn batch_leaves(n: usize, oh: usize, ow: usize) -> Vec<BatchLeaf> {
+    leaves_within(LEAF, n, oh, ow)
+}
+
+/// The leaves of a sum over the tiles of a batch of `n` samples, `th`×`tw` tiles of `side`×`side` positions
+/// each: those of [`batch_leaves`] with a tile for a position and 4096/side² tiles for 4096 positions.
+pub fn tile_leaves(n: usize, (th, tw): (usize, usize), side: usize) -> Vec<BatchLeaf> {
+    leaves_within(LEAF / (side * side), n, th, tw)
+}
+
+fn leaves_within(most: usize, n: usize, oh: usize, ow: usize) -> Vec<BatchLeaf> {
     let positions = oh * ow;
-    if positions > LEAF {
-        let rows = (LEAF / ow).max(1);
+    if positions > most {
+        let rows = (most / ow).max(1);
         return (0..n)
             .flat_map(|sample| {
                 (0..oh).step_by(rows).map(move |row| BatchLeaf {
@@ -39,7 +49,7 @@ pub fn batch_leaves(n: usize, oh: usize, ow: usize) -> Vec<BatchLeaf> {
             })
             .collect();
     }
-    let g = [8, 4, 2, 1].into_iter().find(|g| g * positions <= LEAF).unwrap_or(1);
+    let g = [8, 4, 2, 1].into_iter().find(|g| g * positions <= most).unwrap_or(1);
     (0..n).step_by(g).map(|sample| BatchLeaf { samples: sample..(sample + g).min(n), rows: 0..oh }).collect()
 }
 
@@ -111,5 +121,12 @@ mod tests {
         assert_eq!(batch_leaves(32, 7, 7).len(), 4);
         assert_eq!(batch_leaves(32, 56, 56).len(), 32);
         assert_eq!(batch_leaves(1, 112, 112).len(), 4);
+        // 256 tiles of 4×4 positions: one image of 14×14, two rows of an image of 100 a row.
+        assert_eq!(tile_leaves(32, (14, 14), 4).len(), 32);
+        assert_eq!(tile_leaves(32, (2, 2), 4).len(), 4);
+        assert_eq!(
+            tile_leaves(1, (5, 100), 4).iter().map(|leaf| leaf.rows.len()).collect::<Vec<_>>(),
+            [2, 2, 1]
+        );
     }
 }

@@ -14,6 +14,7 @@ mod clamp;
 mod concat;
 mod conv2d;
 mod conv2d_batch_norm2d_eval;
+mod conv2d_winograd;
 mod conv_transpose2d;
 mod cross_entropy_with_logits;
 mod div;
@@ -65,6 +66,7 @@ pub use concat::Concat;
 pub use conv_transpose2d::ConvTranspose2d;
 pub use conv2d::Conv2d;
 pub use conv2d_batch_norm2d_eval::Conv2dBatchNorm2dEval;
+pub use conv2d_winograd::Conv2dWinograd;
 pub use cross_entropy_with_logits::CrossEntropyWithLogits;
 pub use div::Div;
 pub use dropout::Dropout;
@@ -152,6 +154,7 @@ pub static OPERATORS: &[Entry] = &[
     Entry::of::<Pad>(),
     // Convolution and pooling.
     Entry::of::<Conv2d>(),
+    Entry::of::<Conv2dWinograd>(),
     Entry::of::<ConvTranspose2d>(),
     Entry::of::<MaxPool2d>(),
     Entry::of::<AvgPool2d>(),
