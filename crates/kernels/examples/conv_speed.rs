@@ -1,6 +1,9 @@
 //! The speed of the convolutions of a ResNet, and its share of the measured peak: `conv_speed [THREADS [SIZE [LAYER]]]`,
-//! where SIZE is the side of the network's input (64, 224) and LAYER a part of the names of the rows wanted.
+//! where SIZE is the side of the network's input (64, 224) and LAYER a part of the names of the rows wanted. Where
+//! Winograd's minimal filtering applies its rows follow, F(2×2) and F(4×4), their speed counted in the
+//! multiplications of the plain sum.
 
+use kinone_kernels::conv::winograd::{self, Tile, Winograd};
 use kinone_kernels::conv::{self, Conv};
 use kinone_kernels::{Cpu, Isa, Task};
 use std::hint::black_box;
@@ -61,6 +64,17 @@ fn main() {
         let weight = fastest(work, || conv::weight_gradient(&cpu, &conv, &x, &y, &mut w));
         let cell = |speed: f64| format!("{speed:>10.1} {:>7.0} %", 100.0 * speed / peak);
         println!("{name:<14} {:>20} {:>20} {:>20}", cell(forward), cell(input), cell(weight));
+        if (conv.kernel, conv.stride) != ((3, 3), (1, 1)) {
+            continue;
+        }
+        for (name, tile) in [("  F(2x2)", Tile::Two), ("  F(4x4)", Tile::Four)] {
+            let Conv { n, c, input, o, padding, .. } = conv;
+            let conv = Winograd { tile, n, c, input, o, padding };
+            let forward = fastest(work, || winograd::forward(&cpu, &conv, &x, &w, &mut y));
+            let input = fastest(work, || winograd::input_gradient(&cpu, &conv, &y, &w, &mut x));
+            let weight = fastest(work, || winograd::weight_gradient(&cpu, &conv, &x, &y, &mut w));
+            println!("{name:<14} {:>20} {:>20} {:>20}", cell(forward), cell(input), cell(weight));
+        }
     }
 }
 

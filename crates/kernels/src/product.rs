@@ -13,12 +13,14 @@
 //! Threads share panels of columns, and rows where columns are few; never terms. What the operands are, and
 //! where a finished tile goes, is said by a [`Product`].
 
+mod batched;
 mod fma;
-mod lanes;
+pub(crate) mod lanes;
 mod leaves;
 mod tile;
 mod transpose;
 
+pub(crate) use batched::{Rows, Sums, Tiles};
 pub(crate) use lanes::prefetch;
 pub(crate) use leaves::{LeafProduct, Strewn, multiply_leaves};
 pub(crate) use transpose::{transpose, transpose_to};

@@ -10,8 +10,10 @@ use crate::shape::{Shape, ShapeError};
 use crate::tensor::{Tensor, apply};
 use crate::window::{Axis, arity, images};
 use crate::winograd::{F2, F4, Minimal, square};
-use kinone_kernels::conv::winograd::Tile;
+use kinone_kernels::conv::winograd::{self, Tile, Winograd};
 use kinone_kernels::leaves::{tile_leaves, tree};
+use kinone_kernels::sums::Images;
+use kinone_kernels::{Cpu, conv};
 use std::array::from_fn;
 
 /// 3×3 filters slid over images with stride 1.
@@ -227,6 +229,11 @@ impl Conv2dWinograd {
         Ok(Geometry { n, c, o, size: (h, v), out, padding: self.padding })
     }
 
+    /// What the kernels call it.
+    fn kernel(&self, g: &Geometry) -> Winograd {
+        Winograd { tile: self.tile, n: g.n, c: g.c, input: g.size, o: g.o, padding: g.padding }
+    }
+
     fn known(&self, x: &Shape, w: &Shape) -> Geometry {
         match self.geometry(x, w) {
             Ok(geometry) => geometry,
@@ -291,6 +298,28 @@ impl Operator for Conv2dWinograd {
         }
         if let Some(Some(db)) = dx.get_mut(2) {
             bias_gradient(g.n, g.out, dy.data(), db);
+        }
+    }
+
+    fn forward_fast(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>) {
+        let g = self.known(x[0].shape(), x[1].shape());
+        winograd::forward(cpu, &self.kernel(&g), x[0].data(), x[1].data(), y.value);
+        if let Some(bias) = x.get(2) {
+            add_bias(bias.data(), g.out.0 * g.out.1, y.value);
+        }
+    }
+
+    fn vjp_fast(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
+        let (x, w) = (saved.input(0), saved.input(1));
+        let g = self.known(x.shape(), w.shape());
+        if let Some(dx) = &mut dx[0] {
+            winograd::input_gradient(cpu, &self.kernel(&g), dy.data(), w.data(), dx);
+        }
+        if let Some(dw) = &mut dx[1] {
+            winograd::weight_gradient(cpu, &self.kernel(&g), x.data(), dy.data(), dw);
+        }
+        if let Some(Some(db)) = dx.get_mut(2) {
+            conv::bias_gradient(cpu, Images { n: g.n, c: g.o, h: g.out.0, w: g.out.1 }, dy.data(), db);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The vector registers of every instruction set.
 
 /// A register of f32, each lane another output.
-pub(super) trait Lanes: Copy {
+pub(crate) trait Lanes: Copy {
     /// The number of lanes.
     const COUNT: usize;
     /// # Safety
@@ -53,7 +53,7 @@ pub(super) fn prefetch_to_write(at: *const f32) {
 
 /// No vector instructions assumed.
 #[derive(Clone, Copy)]
-pub(super) struct Plain([f32; 8]);
+pub(crate) struct Plain([f32; 8]);
 
 impl Lanes for Plain {
     const COUNT: usize = 8;

@@ -1,0 +1,90 @@
+//! Products whose operands lie packed in memory already: the many small products of Winograd's convolution.
+
+use super::tile::{Kernel, Left, Tile};
+use super::{Panel, even};
+use crate::Cpu;
+use std::ops::Range;
+
+/// The tiles of this processor, to be used one panel at a time.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiles(Kernel);
+
+/// A left operand of some rows: value (i, k) is `data[bases[i] + steps[k]]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) bases: &'a [usize],
+    pub(crate) steps: &'a [usize],
+}
+
+/// Where the outputs go, and how a sum ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums<'a> {
+    /// Row i at `to + i·stride`.
+    pub(crate) to: *mut f32,
+    pub(crate) stride: usize,
+    /// Sums of earlier leaves, laid out as the outputs, each added on the left of what is there, in this order.
+    pub(crate) earlier: &'a [*const f32],
+}
+
+impl Tiles {
+    pub(crate) fn of(cpu: &Cpu) -> Tiles {
+        Tiles(Kernel::of(cpu))
+    }
+
+    /// Rows of a tile at most.
+    pub(crate) fn height(&self) -> usize {
+        self.0.rows
+    }
+
+    /// The panels of part `part` of `parts` of the columns: whole registers, as even as they can be.
+    pub(crate) fn panels(&self, columns: usize, parts: usize, part: usize) -> Vec<Panel> {
+        let lanes = self.0.lanes;
+        let registers = even(columns.div_ceil(lanes), parts, part);
+        let all = registers.start * lanes..(registers.end * lanes).min(columns);
+        let mut panels = Panel::cut(all.len(), &self.0);
+        for panel in &mut panels {
+            panel.columns = panel.columns.start + all.start..panel.columns.end + all.start;
+        }
+        panels
+    }
+
+    /// Registers across all columns: into more parts they cannot be cut.
+    pub(crate) fn registers(&self, columns: usize) -> usize {
+        columns.div_ceil(self.0.lanes)
+    }
+
+    /// `out[i][j] = Σ_k left(i, k)·right[k][j]` over ascending k from +0, for all rows and the `width` columns of a
+    /// panel; then the sums of earlier leaves are added.
+    ///
+    /// # Safety
+    /// The rows of the outputs, and those of the earlier sums, can be written and read for `width` values each, and
+    /// no one else touches them meanwhile.
+    ///
+    /// # Panics
+    /// When an operand is short.
+    pub(crate) unsafe fn multiply(&self, left: Rows, right: &[f32], width: usize, sums: Sums) {
+        let farthest = |offsets: &[usize]| offsets.iter().copied().max().unwrap_or(0);
+        let inside = farthest(left.bases) + farthest(left.steps) < left.data.len();
+        assert!(inside || left.steps.is_empty(), "a left operand outside its data");
+        let mut earlier: Vec<*const f32> = Vec::with_capacity(sums.earlier.len());
+        for start in (0..left.bases.len()).step_by(self.0.rows) {
+            let rows: Range<usize> = start..(start + self.0.rows).min(left.bases.len());
+            earlier.clear();
+            earlier.extend(sums.earlier.iter().map(|sum| sum.wrapping_add(start * sums.stride)));
+            let bases = &left.bases[rows.clone()];
+            let tile = Tile {
+                left: Left::Strewn { data: left.data, bases, steps: left.steps },
+                right,
+                terms: left.steps.len(),
+                to: sums.to.wrapping_add(start * sums.stride),
+                stride: sums.stride,
+                resume: false,
+                earlier: &earlier,
+                finish: None,
+            };
+            // SAFETY: the left operand was measured above; the outputs are the caller's promise.
+            unsafe { self.0.run(rows.len(), width, &tile) };
+        }
+    }
+}
