@@ -212,7 +212,7 @@ impl Tensor {
                 Origin::Operation { operator, saved } => {
                     let saved = saved.lock().unwrap_or_else(PoisonError::into_inner).take();
                     let saved = saved.ok_or(BackwardError::Freed(operator.name()))?;
-                    let contributions = pull_back(&cpu, operator.as_ref(), &node.parents, &saved, &adjoint);
+                    let contributions = pull_back(&cpu, operator.as_ref(), &node.parents, &saved, adjoint);
                     for (parent, contribution) in contributions {
                         accumulate(&cpu, &mut met, parent, contribution);
                     }
@@ -239,20 +239,21 @@ impl Tensor {
     }
 }
 
-/// One operator's contributions to the adjoints of its parents.
+/// One operator's contributions to the adjoints of its parents. What can be written over `adjoint` is.
 fn pull_back(
     cpu: &Cpu,
     operator: &dyn Primitive,
     parents: &[Option<Arc<Node>>],
     saved: &SavedValues,
-    adjoint: &Array,
+    mut adjoint: Array,
 ) -> Vec<(Arc<Node>, Array)> {
-    let wanted = |k: usize| parents[k].as_ref().filter(|_| operator.is_differentiable(k));
-    let mut contributions: Vec<Option<(Arc<Node>, Array)>> = (0..parents.len())
-        .map(|k| wanted(k).map(|parent| (Arc::clone(parent), Array::uninitialized(saved.shapes[k].clone()))))
-        .collect();
+    let wanted = |k: usize| parents[k].is_some() && operator.is_differentiable(k);
+    let over = operator.over().filter(|k| wanted(*k));
+    let fresh = |k: usize| Array::uninitialized(saved.shapes[k].clone());
+    let mut gradients: Vec<Option<Array>> =
+        (0..parents.len()).map(|k| (wanted(k) && over != Some(k)).then(|| fresh(k))).collect();
     let mut slots: Vec<Slot<f32>> =
-        contributions.iter_mut().map(|slot| slot.as_mut().map(|(_, array)| array.data_mut())).collect();
+        gradients.iter_mut().map(|slot| slot.as_mut().map(Array::data_mut)).collect();
     let read = Saved::new(
         operator.name(),
         &saved.shapes,
@@ -260,8 +261,15 @@ fn pull_back(
         saved.output.as_ref().map(|array| array.view()),
         saved.auxiliaries.iter().map(|array| array.view()).collect(),
     );
-    operator.vjp(cpu, &read, adjoint.view(), &mut slots);
-    contributions.into_iter().flatten().collect()
+    match over {
+        Some(k) => {
+            operator.vjp_over(cpu, &read, adjoint.data_mut(), &mut slots);
+            gradients[k] = adjoint.reshaped(saved.shapes[k].clone());
+        }
+        None => operator.vjp(cpu, &read, adjoint.view(), &mut slots),
+    }
+    let parents = parents.iter().zip(gradients);
+    parents.filter_map(|(parent, gradient)| Some((Arc::clone(parent.as_ref()?), gradient?))).collect()
 }
 
 struct AddAssign<'a>(&'a mut [f32], &'a [f32]);

@@ -219,6 +219,8 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
     const DOC: Doc;
     /// What `vjp` reads.
     const SAVES: Saves;
+    /// The input, of the output's size, whose gradient [`Operator::vjp_over`] writes over the cotangent.
+    const OVER: Option<usize> = None;
 
     /// The shapes it produces from these inputs.
     ///
@@ -240,6 +242,13 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
     /// `vjp` over f32, fast; the same bits.
     fn vjp_fast(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
         cpu.vectorize(Vjp { operator: self, saved, dy, dx });
+    }
+
+    /// `vjp` over f32 where nobody needs the cotangent any more: the gradient of input [`Operator::OVER`] is
+    /// written over `dy`, and its slot is `None`. The same bits.
+    fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]) {
+        let _ = (cpu, saved, dy, dx);
+        unreachable!("{} writes nothing over its cotangent", Self::DOC.name);
     }
 
     /// Whether a gradient with respect to input `k` exists (labels and masks have none).
@@ -301,6 +310,10 @@ pub trait Primitive: Debug + Send + Sync {
     fn forward(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>);
     /// See [`Operator::vjp_fast`].
     fn vjp(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]);
+    /// See [`Operator::OVER`].
+    fn over(&self) -> Option<usize>;
+    /// See [`Operator::vjp_over`].
+    fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]);
     /// See [`Operator::is_differentiable`].
     fn is_differentiable(&self, k: usize) -> bool;
     /// See [`Operator::onnx`].
@@ -325,6 +338,12 @@ impl<O: Operator> Primitive for O {
     }
     fn vjp(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
         self.vjp_fast(cpu, saved, dy, dx);
+    }
+    fn over(&self) -> Option<usize> {
+        O::OVER
+    }
+    fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]) {
+        Operator::vjp_over(self, cpu, saved, dy, dx);
     }
     fn is_differentiable(&self, k: usize) -> bool {
         Operator::is_differentiable(self, k)

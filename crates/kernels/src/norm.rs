@@ -1,16 +1,18 @@
 //! Batch normalization (Ioffe and Szegedy, 2015, arXiv:1502.03167, algorithm 1), images `x [n, c, h, w]`.
 //!
 //! Per channel, over the `m = n·h·w` values of the whole batch:
-//! `y = gamma·(x - mean)/√(var + eps) + beta`. Every rounding is written in [`mod@reference`]; the kernels here
-//! return the same bits and read memory twice forward (sums, then values) and twice backward.
+//! `y = gamma·(x - mean)/√(var + eps) + beta`. Every rounding is written in [`mod@reference`], and so is what may
+//! follow in the same pass: a ReLU, or a residual addition and a ReLU. The kernels return the same bits. In
+//! training a thread takes channel after channel (`channels.rs`): its second look at the values of a channel meets
+//! them in the cache, so memory is read once forward and once backward.
 
+mod apply;
+mod channels;
 pub mod reference;
 
-use crate::sums::{Images, channel_dot_sums, channel_moments};
-use crate::{Cpu, Task};
-
-/// The values a thread takes at least.
-const GRAIN: usize = 16_384;
+use crate::Cpu;
+use crate::sums::{Images, channel_dot_sums};
+use apply::{Affine, Scale, over_planes};
 
 /// What normalization needs of each channel; every slice has `c` values.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +25,44 @@ pub struct Channels<'a> {
     pub gamma: &'a [f32],
 }
 
-/// Where the gradients go; those that nobody wants are absent.
+/// What follows the normalization in the same pass.
+#[derive(Clone, Copy, Debug)]
+pub enum Then<'a> {
+    /// Nothing.
+    Nothing,
+    /// `y = relu(z)` of the normalized z.
+    Relu,
+    /// `y = relu(z + residual)`, the residual like x.
+    AddRelu(&'a [f32]),
+}
+
+/// The same seen from behind: what tells where the ReLU let the gradient through.
+#[derive(Clone, Copy, Debug)]
+pub enum Mask<'a> {
+    /// Nothing followed.
+    Nothing,
+    /// The shift that is learned, `[c]`: the sign of z is computed again from x.
+    Relu(&'a [f32]),
+    /// The output y.
+    AddRelu(&'a [f32]),
+}
+
+/// The gradient of the output.
+#[derive(Debug)]
+pub enum Cotangent<'a> {
+    /// To be read.
+    Kept(&'a [f32]),
+    /// To be read and written over: with the gradient of the residual if there is one, otherwise with that of x.
+    Spent(&'a mut [f32]),
+}
+
+/// Where the gradients go; those that nobody wants are absent, and so is what a [`Cotangent`] takes.
 #[derive(Debug, Default)]
 pub struct Gradients<'a> {
     /// `[n, c, h, w]`
     pub dx: Option<&'a mut [f32]>,
+    /// `[n, c, h, w]`
+    pub dresidual: Option<&'a mut [f32]>,
     /// `[c]`
     pub dgamma: Option<&'a mut [f32]>,
     /// `[c]`
@@ -47,26 +82,11 @@ pub fn inverse_deviation(var: f32, eps: f32) -> f32 {
     (1.0 / (f64::from(var) + f64::from(eps)).sqrt()) as f32
 }
 
-/// The statistics of a batch: mean, variance (divided by m) and [`inverse_deviation`] of each channel.
-///
-/// # Panics
-/// When a slice does not have the length of its shape.
-pub fn statistics(
-    cpu: &Cpu,
-    shape: Images,
-    x: &[f32],
-    eps: f32,
-    mean: &mut [f32],
-    var: &mut [f32],
-    invstd: &mut [f32],
-) {
-    let count = (shape.n * shape.plane()) as f64;
-    for (c, [sum, squares]) in channel_moments(cpu, shape, x).into_iter().enumerate() {
-        let wide = sum / count;
-        mean[c] = wide as f32;
-        var[c] = variance(squares, count, wide) as f32;
-        invstd[c] = inverse_deviation(var[c], eps);
-    }
+/// `y = fma(x, scale, shift)`: `scale = gamma·invstd` and `shift = fma(-mean, scale, beta)`.
+#[inline(always)]
+fn scale_and_shift(mean: f32, invstd: f32, gamma: f32, beta: f32) -> [f32; 2] {
+    let scale = gamma * invstd;
+    [scale, (-mean).mul_add(scale, beta)]
 }
 
 /// In training: fills `y` and the three statistics. Equals [`reference::train_forward`].
@@ -80,13 +100,20 @@ pub fn train_forward(
     gamma: &[f32],
     beta: &[f32],
     eps: f32,
+    then: Then,
     y: &mut [f32],
     mean: &mut [f32],
     var: &mut [f32],
     invstd: &mut [f32],
 ) {
-    statistics(cpu, shape, x, eps, mean, var, invstd);
-    normalize(cpu, shape, x, Channels { mean, invstd, gamma }, beta, y);
+    let to = channels::Outputs { y, mean, var, invstd };
+    match then {
+        Then::Nothing => channels::forward(cpu, shape, [x], gamma, beta, eps, Affine, to),
+        Then::Relu => channels::forward(cpu, shape, [x], gamma, beta, eps, apply::AffineRelu, to),
+        Then::AddRelu(residual) => {
+            channels::forward(cpu, shape, [x, residual], gamma, beta, eps, apply::AffineAddRelu, to);
+        }
+    }
 }
 
 /// In evaluation, with the running statistics: fills `y`. Equals [`reference::eval_forward`].
@@ -104,20 +131,8 @@ pub fn eval_forward(
     eps: f32,
     y: &mut [f32],
 ) {
-    let invstd: Vec<f32> = var.iter().map(|var| inverse_deviation(*var, eps)).collect();
-    normalize(cpu, shape, x, Channels { mean, invstd: &invstd, gamma }, beta, y);
-}
-
-/// `y = fma(x, scale, shift)` with `scale = gamma·invstd` and `shift = fma(-mean, scale, beta)`.
-///
-/// # Panics
-/// When a slice does not have the length of its shape.
-pub fn normalize(cpu: &Cpu, shape: Images, x: &[f32], channels: Channels, beta: &[f32], y: &mut [f32]) {
     let constants: Vec<[f32; 2]> = (0..shape.c)
-        .map(|c| {
-            let scale = channels.gamma[c] * channels.invstd[c];
-            [scale, (-channels.mean[c]).mul_add(scale, beta[c])]
-        })
+        .map(|c| scale_and_shift(mean[c], inverse_deviation(var[c], eps), gamma[c], beta[c]))
         .collect();
     over_planes(cpu, shape, [x], &constants, Affine, y);
 }
@@ -125,28 +140,24 @@ pub fn normalize(cpu: &Cpu, shape: Images, x: &[f32], channels: Channels, beta: 
 /// The gradients of training, where mean and variance depend on x. Equals [`reference::train_backward`].
 ///
 /// # Panics
-/// When a slice does not have the length of its shape.
+/// When a slice does not have the length of its shape, or a gradient has two places.
 pub fn train_backward(
     cpu: &Cpu,
     shape: Images,
     x: &[f32],
-    dy: &[f32],
+    dy: Cotangent,
     channels: Channels,
+    mask: Mask,
     gradients: Gradients,
 ) {
-    let sums = channel_dot_sums(cpu, shape, dy, x, channels.mean);
-    parameter_gradients(&sums, channels.invstd, gradients.dgamma, gradients.dbeta);
-    if let Some(dx) = gradients.dx {
-        let count = (shape.n * shape.plane()) as f64;
-        let constants: Vec<[f32; 4]> = (0..shape.c)
-            .map(|c| {
-                let invstd = f64::from(channels.invstd[c]);
-                let k1 = (sums[c][0] / count) as f32;
-                let k2 = (sums[c][1] * invstd * invstd / count) as f32;
-                [channels.mean[c], k1, k2, channels.gamma[c] * channels.invstd[c]]
-            })
-            .collect();
-        over_planes(cpu, shape, [x, dy], &constants, TrainGradient, dx);
+    match mask {
+        Mask::Nothing => channels::backward(cpu, shape, [&[], x], dy, channels, None, apply::All, gradients),
+        Mask::Relu(beta) => {
+            channels::backward(cpu, shape, [&[], x], dy, channels, Some(beta), apply::WhereAffine, gradients);
+        }
+        Mask::AddRelu(y) => {
+            channels::backward(cpu, shape, [&[], x, y], dy, channels, None, apply::WhereOutput, gradients);
+        }
     }
 }
 
@@ -184,91 +195,5 @@ fn parameter_gradients(
     }
     for (dbeta, sums) in dbeta.into_iter().flatten().zip(sums) {
         *dbeta = sums[0] as f32;
-    }
-}
-
-/// A function of `N` values at one position, with `K` constants of the channel.
-trait PlaneMap<const N: usize, const K: usize>: Copy + Sync {
-    /// Mark it `#[inline(always)]`.
-    fn value(self, x: [f32; N], constants: [f32; K]) -> f32;
-}
-
-#[derive(Clone, Copy)]
-struct Affine;
-impl PlaneMap<1, 2> for Affine {
-    #[inline(always)]
-    fn value(self, [x]: [f32; 1], [scale, shift]: [f32; 2]) -> f32 {
-        x.mul_add(scale, shift)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct TrainGradient;
-impl PlaneMap<2, 4> for TrainGradient {
-    #[inline(always)]
-    fn value(self, [x, dy]: [f32; 2], [mean, k1, k2, scale]: [f32; 4]) -> f32 {
-        scale * (-(x - mean)).mul_add(k2, dy - k1)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Scale;
-impl PlaneMap<1, 1> for Scale {
-    #[inline(always)]
-    fn value(self, [dy]: [f32; 1], [scale]: [f32; 1]) -> f32 {
-        dy * scale
-    }
-}
-
-/// `y[n, c, :] = map(x[n, c, :], constants[c])`, whole planes to a thread.
-fn over_planes<const N: usize, const K: usize>(
-    cpu: &Cpu,
-    shape: Images,
-    x: [&[f32]; N],
-    constants: &[[f32; K]],
-    map: impl PlaneMap<N, K>,
-    y: &mut [f32],
-) {
-    assert!(x.iter().all(|x| x.len() == shape.len()), "an input is not {shape:?}");
-    assert_eq!(y.len(), shape.len(), "the output is not {shape:?}");
-    if shape.is_empty() {
-        return;
-    }
-    let plane = shape.plane();
-    cpu.for_slices(y.len(), GRAIN.div_ceil(plane) * plane, &mut [Some(y)], |offset, parts| {
-        for y in parts.iter_mut().flatten() {
-            let x = x.map(|x| &x[offset..offset + y.len()]);
-            cpu.vectorize(Planes { plane, first: offset / plane, x, constants, map, y });
-        }
-    });
-}
-
-struct Planes<'a, M, const N: usize, const K: usize> {
-    plane: usize,
-    first: usize,
-    x: [&'a [f32]; N],
-    constants: &'a [[f32; K]],
-    map: M,
-    y: &'a mut [f32],
-}
-
-impl<M: PlaneMap<N, K>, const N: usize, const K: usize> Task for Planes<'_, M, N, K> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        for (at, y) in self.y.chunks_exact_mut(self.plane).enumerate() {
-            let constants = self.constants[(self.first + at) % self.constants.len()];
-            let mut x = self.x;
-            for x in &mut x {
-                *x = &x[at * self.plane..][..y.len()];
-            }
-            for k in 0..y.len() {
-                let mut one = [0.0; N];
-                for i in 0..N {
-                    one[i] = x[i][k];
-                }
-                y[k] = self.map.value(one, constants);
-            }
-        }
     }
 }

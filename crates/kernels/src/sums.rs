@@ -8,7 +8,8 @@
 mod batch;
 pub mod reference;
 
-pub use batch::{Images, channel_dot_sums, channel_moments, channel_sums};
+pub use batch::{Images, channel_dot_sums, channel_sums};
+pub(crate) use batch::{Planes, channel_leaf};
 
 use crate::leaves::{LANES, LEAF, tree};
 use crate::{Cpu, Task};

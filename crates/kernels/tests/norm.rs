@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Odd, Random, assert_same, cpus};
-use kinone_kernels::norm::{self, Channels, Gradients, reference};
+use kinone_kernels::Cpu;
+use kinone_kernels::norm::{self, Channels, Cotangent, Gradients, Mask, Then, reference};
 use kinone_kernels::sums::Images;
 
 fn shapes(random: &mut Random) -> Vec<Images> {
@@ -31,56 +32,90 @@ fn forward_equals_its_definition() {
     let cpus = cpus();
     for (case, shape) in shapes(&mut random).into_iter().enumerate() {
         let x = values(&mut random, case, shape.len());
+        let residual = values(&mut random, case, shape.len());
         let (gamma, beta) = (random.values(shape.c), random.values(shape.c));
-        let mut w: [Odd; 4] = [shape.len(), shape.c, shape.c, shape.c].map(Odd::poisoned);
-        let [y, mean, var, invstd] = &mut w;
-        reference::train_forward(shape, &x, &gamma, &beta, EPS, y, mean, var, invstd);
         let mut eval = Odd::poisoned(shape.len());
-        reference::eval_forward(shape, &x, &beta, &w[2], &gamma, &beta, EPS, &mut eval);
+        reference::eval_forward(shape, &x, &beta, &gamma, &gamma, &beta, EPS, &mut eval);
         for cpu in &cpus {
-            let what = format!("{shape:?}, {cpu:?}");
-            let mut g: [Odd; 4] = [shape.len(), shape.c, shape.c, shape.c].map(Odd::poisoned);
-            let [y, mean, var, invstd] = &mut g;
-            norm::train_forward(cpu, shape, &x, &gamma, &beta, EPS, y, mean, var, invstd);
-            for (got, wanted) in g.iter().zip(&w) {
-                assert_same(got, wanted, &what);
-            }
             let mut got = Odd::poisoned(shape.len());
-            norm::eval_forward(cpu, shape, &x, &beta, &w[2], &gamma, &beta, EPS, &mut got);
-            assert_same(&got, &eval, &what);
+            norm::eval_forward(cpu, shape, &x, &beta, &gamma, &gamma, &beta, EPS, &mut got);
+            assert_same(&got, &eval, &format!("{shape:?}, {cpu:?}"));
+        }
+        for then in [Then::Nothing, Then::Relu, Then::AddRelu(&residual)] {
+            let mut w: [Odd; 4] = [shape.len(), shape.c, shape.c, shape.c].map(Odd::poisoned);
+            let [y, mean, var, invstd] = &mut w;
+            reference::train_forward(shape, &x, &gamma, &beta, EPS, then, y, mean, var, invstd);
+            for cpu in &cpus {
+                let mut g: [Odd; 4] = [shape.len(), shape.c, shape.c, shape.c].map(Odd::poisoned);
+                let [y, mean, var, invstd] = &mut g;
+                norm::train_forward(cpu, shape, &x, &gamma, &beta, EPS, then, y, mean, var, invstd);
+                for (got, wanted) in g.iter().zip(&w) {
+                    assert_same(got, wanted, &format!("{shape:?}, {cpu:?}"));
+                }
+            }
         }
     }
 }
 
-type Backward<'a> = &'a dyn Fn(Gradients);
+type Backward<'a> = &'a dyn Fn(Cotangent, Gradients);
+
+/// dx, dresidual, dgamma and dbeta: those of the bits of `wanted`, the first that applies over dy where `spent`.
+fn run(shape: Images, dy: &Odd, wanted: usize, spent: Option<usize>, backward: Backward) -> [Odd; 4] {
+    let mut out = [shape.len(), shape.len(), shape.c, shape.c].map(Odd::poisoned);
+    let mut over = dy.clone();
+    let [dx, dresidual, dgamma, dbeta] = &mut out;
+    let place = |bit: usize| wanted & (1 << bit) != 0 && spent != Some(bit);
+    let gradients = Gradients {
+        dx: place(0).then_some(&mut **dx),
+        dresidual: place(1).then_some(&mut **dresidual),
+        dgamma: place(2).then_some(&mut **dgamma),
+        dbeta: place(3).then_some(&mut **dbeta),
+    };
+    backward(if spent.is_some() { Cotangent::Spent(&mut over) } else { Cotangent::Kept(dy) }, gradients);
+    if let Some(place) = spent {
+        out[place] = over;
+    }
+    out
+}
 
 #[test]
-fn backward_equals_its_definition_whatever_is_wanted() {
+fn backward_equals_its_definition_whatever_is_wanted_and_wherever_it_goes() {
     let mut random = Random(2);
     let cpus = cpus();
     for (case, shape) in shapes(&mut random).into_iter().enumerate() {
-        let (x, dy) = (values(&mut random, case, shape.len()), values(&mut random, case, shape.len()));
-        let [mean, invstd, gamma] = [0; 3].map(|_| random.values(shape.c));
+        let [x, dy, y] = [0; 3].map(|_| values(&mut random, case, shape.len()));
+        let [mean, invstd, gamma, beta] = [0; 4].map(|_| random.values(shape.c));
         let channels = Channels { mean: &mean, invstd: &invstd, gamma: &gamma };
-        let run = |wanted: usize, backward: Backward| {
-            let mut out = [shape.len(), shape.c, shape.c].map(Odd::poisoned);
-            let [dx, dgamma, dbeta] = &mut out;
-            backward(Gradients {
-                dx: (wanted & 1 != 0).then_some(dx),
-                dgamma: (wanted & 2 != 0).then_some(dgamma),
-                dbeta: (wanted & 4 != 0).then_some(dbeta),
-            });
-            out
-        };
-        for wanted in [1, 2, 4, 7] {
-            let train = run(wanted, &|g| reference::train_backward(shape, &x, &dy, channels, g));
-            let eval = run(wanted, &|g| reference::eval_backward(shape, &x, &dy, channels, g));
+        for (mask, residual) in [(Mask::Nothing, 0), (Mask::Relu(&beta), 0), (Mask::AddRelu(&y), 2)] {
+            for wanted in [1, residual, 4, 8, 13 | residual] {
+                let definition = run(shape, &dy, wanted, None, &|dy, g| {
+                    reference::train_backward(shape, &x, dy, channels, mask, g);
+                });
+                let over = residual / 2;
+                for cpu in &cpus {
+                    for spent in [None, (wanted & (1 << over) != 0).then_some(over)] {
+                        let got = run(shape, &dy, wanted, spent, &|dy, g| {
+                            norm::train_backward(cpu, shape, &x, dy, channels, mask, g);
+                        });
+                        let what = format!("{shape:?}, {cpu:?}, wanted {wanted}, over dy {spent:?}");
+                        got.iter().zip(&definition).for_each(|(got, wanted)| assert_same(got, wanted, &what));
+                    }
+                }
+            }
+        }
+        for wanted in [1, 4, 8, 13] {
+            let backward = |dy: Cotangent, cpu: Option<&Cpu>, gradients: Gradients| {
+                let Cotangent::Kept(dy) = dy else { unreachable!("kept") };
+                match cpu {
+                    Some(cpu) => norm::eval_backward(cpu, shape, &x, dy, channels, gradients),
+                    None => reference::eval_backward(shape, &x, dy, channels, gradients),
+                }
+            };
+            let definition = run(shape, &dy, wanted, None, &|dy, g| backward(dy, None, g));
             for cpu in &cpus {
-                let what = format!("{shape:?}, {cpu:?}, wanted {wanted}");
-                let got = run(wanted, &|g| norm::train_backward(cpu, shape, &x, &dy, channels, g));
-                got.iter().zip(&train).for_each(|(got, wanted)| assert_same(got, wanted, &what));
-                let got = run(wanted, &|g| norm::eval_backward(cpu, shape, &x, &dy, channels, g));
-                got.iter().zip(&eval).for_each(|(got, wanted)| assert_same(got, wanted, &what));
+                let got = run(shape, &dy, wanted, None, &|dy, g| backward(dy, Some(cpu), g));
+                let what = format!("{shape:?}, {cpu:?}, wanted {wanted}, in evaluation");
+                got.iter().zip(&definition).for_each(|(got, wanted)| assert_same(got, wanted, &what));
             }
         }
     }
@@ -92,10 +127,39 @@ fn a_constant_channel_has_zero_variance_and_gives_beta() {
     for cpu in cpus() {
         let mut out: [Odd; 4] = [shape.len(), 1, 1, 1].map(Odd::poisoned);
         let [y, mean, var, invstd] = &mut out;
-        norm::train_forward(&cpu, shape, &[0.5; 105], &[1.0], &[0.25], EPS, y, mean, var, invstd);
+        norm::train_forward(
+            &cpu,
+            shape,
+            &[0.5; 105],
+            &[1.0],
+            &[0.25],
+            EPS,
+            Then::Nothing,
+            y,
+            mean,
+            var,
+            invstd,
+        );
         assert_eq!((out[1][0], out[2][0].to_bits()), (0.5, 0));
         assert_same(&out[0], &[0.25; 105], "y");
     }
+}
+
+#[test]
+fn relu_keeps_nan_and_lets_no_gradient_through_at_zero() {
+    let shape = Images { n: 1, c: 1, h: 1, w: 4 };
+    let y = [f32::NAN, -0.0, 0.0, 2.0];
+    let channels = Channels { mean: &[0.0], invstd: &[1.0], gamma: &[1.0] };
+    for cpu in cpus() {
+        let mut dresidual = Odd::poisoned(4);
+        let gradients = Gradients { dresidual: Some(&mut dresidual), ..Gradients::default() };
+        let dy = Cotangent::Kept(&[3.0; 4]);
+        norm::train_backward(&cpu, shape, &[1.0; 4], dy, channels, Mask::AddRelu(&y), gradients);
+        assert_same(&dresidual, &[0.0, 0.0, 0.0, 3.0], "dresidual");
+    }
+    let mut y = y;
+    reference::follow(Then::AddRelu(&[-0.0; 4]), &mut y);
+    assert_same(&y, &[f32::NAN, -0.0, 0.0, 2.0], "y");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Pass {
     purpose: Purpose,
     observations: Option<Arc<Mutex<Vec<Observation>>>>,
+    fused: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -37,22 +38,33 @@ impl Pass {
     /// parameters recorded.
     pub fn training(seed: u64, epoch: u32, samples: &[u64]) -> Pass {
         let purpose = Purpose::Training { seed, epoch, samples: samples.into() };
-        Pass { purpose, observations: Some(Arc::default()) }
+        Pass { purpose, observations: Some(Arc::default()), fused: true }
     }
 
     /// Evaluation: running statistics, no dropout, nothing recorded.
     pub fn evaluation() -> Pass {
-        Pass { purpose: Purpose::Evaluation, observations: None }
+        Pass { purpose: Purpose::Evaluation, observations: None, fused: true }
     }
 
     /// Evaluation with everything recorded, the statistics too, so that the graph shows the whole function.
     pub fn trace() -> Pass {
-        Pass { purpose: Purpose::Trace, observations: None }
+        Pass { purpose: Purpose::Trace, observations: None, fused: true }
     }
 
     /// The same pass, whose observations are discarded: for running a checkpoint's body again.
     pub fn unobserved(&self) -> Pass {
-        Pass { purpose: self.purpose.clone(), observations: None }
+        Pass { observations: None, ..self.clone() }
+    }
+
+    /// The same pass with one operator after another where a layer knows one for several. Decides speed and
+    /// memory; every bit is the same.
+    pub fn unfused(self) -> Pass {
+        Pass { fused: false, ..self }
+    }
+
+    /// Whether one operator may stand for several.
+    pub fn is_fused(&self) -> bool {
+        self.fused
     }
 
     /// Whether this is training.

@@ -1,4 +1,5 @@
-//! The speed of whole training steps: `step_speed [MODEL [BATCH [SIZE [STEPS [THREADS]]]]]`, one channel, 15 classes, Adam.
+//! The speed of whole training steps: `step_speed [MODEL [BATCH [SIZE [STEPS [THREADS [MODE]]]]]]`, one channel, 15 classes,
+//! Adam. MODE is `fused`, `unfused` or `recompute`.
 //!
 //! Prints one JSON object: images a second (median, lowest, highest step) and the peak memory of the process.
 
@@ -20,8 +21,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     cpu.clone().install();
     let draw = Init::new(1);
     let model = ResNet::new(depth, 1, 15, 1);
+    let mode = arguments.get(5).map_or("fused", String::as_str);
+    let model = if mode == "recompute" { model.checkpointed() } else { model };
     let rate = Rate::new(1e-3, Schedule::Constant, 0);
     let mut trainer = Trainer::new(model, Optimizer::new(Rule::adam()), rate, None, 1);
+    trainer.fused = mode != "unfused";
     let mut speeds = Vec::new();
     let mut last = 0.0;
     for step in 0..steps + 2 {
@@ -41,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     speeds.sort_by(f64::total_cmp);
     let (low, median, high) = (speeds[0], speeds[speeds.len() / 2], speeds[speeds.len() - 1]);
     println!(
-        "{{\"model\": \"{depth}\", \"batch\": {batch}, \"size\": {size}, \"isa\": \"{}\", \"threads\": {threads}, \
+        "{{\"model\": \"{depth}\", \"batch\": {batch}, \"size\": {size}, \"isa\": \"{}\", \"threads\": {threads}, \"mode\": \"{mode}\", \
          \"img_s\": {median:.2}, \"low\": {low:.2}, \"high\": {high:.2}, \"peak_mib\": {:.0}, \"loss\": {last}}}",
         cpu.isa(),
         peak_mib()

@@ -17,6 +17,8 @@ pub struct Trainer<M> {
     pub model: M,
     /// The learning rate over time.
     pub rate: Rate,
+    /// Whether one operator may stand for several: decides speed and memory, no bit.
+    pub fused: bool,
     parameters: Vec<(String, Parameter)>,
     optimizer: Optimizer,
     clip_norm: Option<f64>,
@@ -78,7 +80,7 @@ impl<M: Module> Trainer<M> {
     /// At the first step of a run.
     pub fn new(model: M, optimizer: Optimizer, rate: Rate, clip_norm: Option<f64>, seed: u64) -> Self {
         let parameters = parameters(&model);
-        Trainer { model, rate, parameters, optimizer, clip_norm, seed, step: 0 }
+        Trainer { model, rate, fused: true, parameters, optimizer, clip_norm, seed, step: 0 }
     }
 
     /// The number of learned numbers.
@@ -95,6 +97,7 @@ impl<M: Module> Trainer<M> {
         let step = self.step + 1;
         let not_finite = |what, value| StepError::NotFinite { step, what, value, samples: samples.clone() };
         let pass = Pass::training(self.seed, epoch, &samples);
+        let pass = if self.fused { pass } else { pass.unfused() };
         let logits = self.model.forward(&pass, &Tensor::constant(images))?;
         let loss = logits.binary_cross_entropy_with_logits(&Tensor::constant(targets), None, None)?;
         drop(logits);

@@ -31,11 +31,12 @@ fn batch(source: &Synth, step: usize) -> Batch {
     }
 }
 
-fn hash_after(steps: usize) -> String {
+fn hash_after(steps: usize, fused: bool) -> String {
     let source = Synth::new(1, 20 * BATCH, SIZE).unwrap();
     let rate = Rate::new(1e-3, Schedule::Constant, 0);
     let model = ResNet::new(Depth::D18, 1, 14, 7);
     let mut trainer = Trainer::new(model, Optimizer::new(Rule::adam()), rate, None, 7);
+    trainer.fused = fused;
     for step in 0..steps {
         trainer.step(0, batch(&source, step)).unwrap();
     }
@@ -43,13 +44,13 @@ fn hash_after(steps: usize) -> String {
 }
 
 #[test]
-fn one_step_has_one_hash_on_every_instruction_set_and_number_of_threads() {
+fn one_step_has_one_hash_on_every_instruction_set_and_number_of_threads_fused_or_not() {
     for isa in Isa::present() {
-        for threads in [1, 3] {
-            let hash = Cpu::new(isa, threads).unwrap().scope(|| hash_after(1));
+        for (threads, fused) in [(1, true), (1, false), (3, true), (3, false)] {
+            let hash = Cpu::new(isa, threads).unwrap().scope(|| hash_after(1, fused));
             assert_eq!(
                 hash, "9510682893bffe4166beff64e7e3744a0d0bf5d66a0f61d61a8d2a0de2cc81bb",
-                "{isa} on {threads} threads"
+                "{isa} on {threads} threads, fused: {fused}"
             );
         }
     }
@@ -57,5 +58,5 @@ fn one_step_has_one_hash_on_every_instruction_set_and_number_of_threads() {
 
 #[test]
 fn twenty_steps_have_their_hash() {
-    assert_eq!(hash_after(20), "9a3a1afa359a70e8fefe55af350330d469ef7f8275fc09d7302f2c06f588ed73");
+    assert_eq!(hash_after(20, true), "9a3a1afa359a70e8fefe55af350330d469ef7f8275fc09d7302f2c06f588ed73");
 }

@@ -34,6 +34,12 @@ fn canonical(x: f32) -> u32 {
     if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }
 }
 
+const GRADIENT: &str = "the gradient of input ";
+
+fn over_the_cotangent(input: &str) -> String {
+    format!("{GRADIENT}{input}, one of them written over the cotangent")
+}
+
 /// Everything an operator returned on one case, named.
 type Results = Vec<(String, Placed<f32>)>;
 
@@ -52,9 +58,17 @@ pub(super) fn compare<O: Operator>(cpus: &[Cpu], case: &Case<O>, drawn: &Drawn, 
             spoil(&mut cotangent, &drawn.stream.at(999, 0));
         }
         // Two kinds of rubbish: what a schedule fails to overwrite differs from what the loop leaves.
-        let definition = results(case, drawn, &inputs, &cotangent, &wanted, None, (0, f32::NAN));
+        let mut definition = results(case, drawn, &inputs, &cotangent, &wanted, None, (0, f32::NAN));
         if !hostile {
             proof.hash = definition.iter().fold(proof.hash, |hash, (_, values)| fnv(hash, values));
+        }
+        // What is written over the cotangent is the same.
+        if O::OVER.is_some_and(|over| wanted[over]) {
+            let gradients = definition.iter().filter_map(|(name, values)| {
+                Some((over_the_cotangent(name.strip_prefix(GRADIENT)?), values.clone()))
+            });
+            let gradients: Results = gradients.collect();
+            definition.extend(gradients);
         }
         for (index, cpu) in cpus.iter().enumerate() {
             let place = (1 + (index * 5) % 15, f32::from_bits(0x7f12_3456 ^ 0x4000_0000));
@@ -114,7 +128,13 @@ fn results<O: Operator>(
         results.push((format!("auxiliary {k}"), values.clone()));
     }
     for (k, values) in gradients.into_iter().enumerate() {
-        results.extend(values.map(|values| (format!("the gradient of input {k}"), values)));
+        results.extend(values.map(|values| (format!("{GRADIENT}{k}"), values)));
+    }
+    if let (Some(cpu), Some(over)) = (cpu, O::OVER.filter(|over| wanted[*over])) {
+        let gradients = run.vjp_over(operator, cpu, cotangent, wanted, over);
+        for (k, values) in gradients.into_iter().enumerate() {
+            results.extend(values.map(|values| (over_the_cotangent(&k.to_string()), values)));
+        }
     }
     results
 }

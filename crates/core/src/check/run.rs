@@ -4,6 +4,7 @@ use crate::case::Case;
 use crate::operator::{Operator, Output, Saved, Shapes, Slot, View};
 use crate::real::Real;
 use crate::shape::Shape;
+use kinone_kernels::Cpu;
 
 /// The shapes a case produces.
 pub(super) fn produced<O: Operator>(case: &Case<O>, shapes: &[Shape]) -> Shapes {
@@ -129,5 +130,26 @@ impl<F: Real> Run<F> {
         wanted: &[bool],
     ) -> Vec<Option<Placed<F>>> {
         self.vjp::<O>(cotangent, wanted, |saved, dy, dx| operator.vjp(saved, dy, dx))
+    }
+}
+
+impl Run<f32> {
+    /// The gradients by the schedule that writes that of input `over` over the cotangent.
+    pub(super) fn vjp_over<O: Operator>(
+        &self,
+        operator: &O,
+        cpu: &Cpu,
+        cotangent: &[f32],
+        wanted: &[bool],
+        over: usize,
+    ) -> Vec<Option<Placed<f32>>> {
+        let mut place = Placed::new(cotangent, self.offset, self.rubbish);
+        let mut others = wanted.to_vec();
+        others[over] = false;
+        let mut gradients = self.vjp::<O>(cotangent, &others, |saved, _, dx| {
+            operator.vjp_over(cpu, saved, &mut place, dx);
+        });
+        gradients[over] = Some(place);
+        gradients
     }
 }

@@ -10,7 +10,7 @@ use crate::shape::{Shape, ShapeError};
 use crate::tensor::{Tensor, apply_with_auxiliaries};
 use crate::window::{arity, images};
 use kinone_kernels::Cpu;
-use kinone_kernels::norm::{self, Channels, Gradients};
+use kinone_kernels::norm::{self, Channels, Cotangent, Gradients, Mask, Then};
 use kinone_kernels::sums::Images;
 use std::sync::Arc;
 
@@ -30,6 +30,13 @@ pub struct BatchStatistics {
     pub var: Arc<Array>,
 }
 
+impl BatchStatistics {
+    /// Those among the auxiliary outputs.
+    pub(crate) fn of(auxiliaries: &[Arc<Array>]) -> BatchStatistics {
+        BatchStatistics { mean: Arc::clone(&auxiliaries[0]), var: Arc::clone(&auxiliaries[1]) }
+    }
+}
+
 impl Tensor {
     /// Images `self [n, c, h, w]` normalised by the statistics of the batch, times `gamma [c]`, plus
     /// `beta [c]`; and the statistics.
@@ -43,9 +50,7 @@ impl Tensor {
         eps: f32,
     ) -> Result<(Tensor, BatchStatistics), ShapeError> {
         let (y, auxiliaries) = apply_with_auxiliaries(BatchNorm2d { eps }, &[self, gamma, beta])?;
-        let statistics =
-            BatchStatistics { mean: Arc::clone(&auxiliaries[0]), var: Arc::clone(&auxiliaries[1]) };
-        Ok((y, statistics))
+        Ok((y, BatchStatistics::of(&auxiliaries)))
     }
 }
 
@@ -106,6 +111,97 @@ pub(crate) fn sums<F: Real>(shape: Images, c: usize, x: &[F], dy: &[F], mean: F)
     (s1, s2)
 }
 
+/// The definition: `y` and the statistics.
+pub(crate) fn forward<F: Real>(eps: f32, x: &[View<F>], y: &mut Output<F>) {
+    let shape = known_images(y.shape);
+    let [mean, var, invstd] = &mut y.auxiliaries[..] else { unreachable!("three auxiliaries") };
+    let m = F::Wide::of((shape.n * shape.plane()) as f64);
+    let data = x[0].data();
+    for c in 0..shape.c {
+        let value = |n: usize, position: usize| data[at(shape, n, c, position)].wide();
+        let s = batch_sum(shape.n, shape.h, shape.w, value);
+        let q = batch_sum(shape.n, shape.h, shape.w, |n, position| value(n, position) * value(n, position));
+        let centre = s / m;
+        let spread = q / m - centre * centre;
+        mean[c] = F::narrow(centre);
+        var[c] = F::narrow(if F::Wide::zero() > spread { F::Wide::zero() } else { spread });
+        invstd[c] = inverse_deviation(var[c], eps);
+        affine(shape, c, data, [mean[c], invstd[c], x[1][c], x[2][c]], y.value);
+    }
+}
+
+/// The definition of the gradients of x, gamma and beta.
+pub(crate) fn vjp<F: Real>(saved: &Saved<F>, dy: &[F], dx: &mut [Slot<F>]) {
+    let (x, gamma) = (saved.input(0).data(), saved.input(1));
+    let (mean, invstd) = (saved.auxiliary(0), saved.auxiliary(2));
+    let shape = known_images(saved.shape(0));
+    let m = F::Wide::of((shape.n * shape.plane()) as f64);
+    let [dx, dgamma, dbeta, ..] = dx else { unreachable!("three inputs at least") };
+    for c in 0..shape.c {
+        let (s1, s2) = sums(shape, c, x, dy, mean[c]);
+        let r = invstd[c].wide();
+        if let Some(dgamma) = dgamma {
+            dgamma[c] = F::narrow(s2 * r);
+        }
+        if let Some(dbeta) = dbeta {
+            dbeta[c] = F::narrow(s1);
+        }
+        let Some(dx) = dx else { continue };
+        let (k1, k2) = (F::narrow(s1 / m), F::narrow(s2 * r * r / m));
+        let scale = gamma[c] * invstd[c];
+        for n in 0..shape.n {
+            for position in 0..shape.plane() {
+                let k = at(shape, n, c, position);
+                dx[k] = scale * (-(x[k] - mean[c])).fma(k2, dy[k] - k1);
+            }
+        }
+    }
+}
+
+/// The shapes of y and of mean, variance and 1/deviation.
+pub(crate) fn shapes(name: &'static str, x: &[&Shape], eps: f32) -> Result<Shapes, ShapeError> {
+    let shape = channel_shapes(name, x, eps)?;
+    let c = shape.c;
+    if c > 0 && shape.is_empty() {
+        let reason = format!("images {} have no values to take statistics of", x[0]);
+        return Err(ShapeError::new(name, reason));
+    }
+    Ok(Shapes { value: x[0].clone(), auxiliaries: vec![Shape::from([c]); 3] })
+}
+
+/// The kernel of `forward`, and of what follows.
+pub(crate) fn forward_fast(cpu: &Cpu, eps: f32, then: Then, x: &[View<f32>], y: &mut Output<f32>) {
+    let shape = known_images(y.shape);
+    let [mean, var, invstd] = &mut y.auxiliaries[..] else { unreachable!("three auxiliaries") };
+    let (gamma, beta) = (x[1].data(), x[2].data());
+    norm::train_forward(cpu, shape, x[0].data(), gamma, beta, eps, then, y.value, mean, var, invstd);
+}
+
+/// The kernel of `vjp`, and of what comes before.
+pub(crate) fn vjp_fast(cpu: &Cpu, saved: &Saved<f32>, mask: Mask, dy: Cotangent, dx: &mut [Slot<f32>]) {
+    let channels = Channels {
+        mean: saved.auxiliary(0).data(),
+        invstd: saved.auxiliary(2).data(),
+        gamma: saved.input(1).data(),
+    };
+    let [dx, dgamma, dbeta, rest @ ..] = dx else { unreachable!("three inputs at least") };
+    let gradients = Gradients {
+        dx: dx.as_deref_mut(),
+        dresidual: rest.first_mut().and_then(Option::as_deref_mut),
+        dgamma: dgamma.as_deref_mut(),
+        dbeta: dbeta.as_deref_mut(),
+    };
+    let shape = known_images(saved.shape(0));
+    norm::train_backward(cpu, shape, saved.input(0).data(), dy, channels, mask, gradients);
+}
+
+/// Why no fused or unfused form is exported.
+pub(crate) fn unsupported() -> Unsupported {
+    let reason = "a model is exported as it evaluates, with running statistics (batch_norm2d_eval); the \
+                  statistics of a batch are for training";
+    Unsupported(reason.to_owned())
+}
+
 impl Operator for BatchNorm2d {
     const DOC: Doc = Doc {
         name: "batch_norm2d",
@@ -121,88 +217,35 @@ impl Operator for BatchNorm2d {
             a channel has the variance 0, so y = beta and no gradient reaches x; an empty batch is refused.",
     };
     const SAVES: Saves = Saves::inputs(&[0, 1]).and_auxiliaries();
+    const OVER: Option<usize> = Some(0);
 
     fn shape(&self, x: &[&Shape]) -> Result<Shapes, ShapeError> {
         arity(Self::DOC.name, &[3], x.len())?;
-        let shape = channel_shapes(Self::DOC.name, x, self.eps)?;
-        let c = shape.c;
-        if c > 0 && shape.is_empty() {
-            let reason = format!("images {} have no values to take statistics of", x[0]);
-            return Err(ShapeError::new(Self::DOC.name, reason));
-        }
-        Ok(Shapes { value: x[0].clone(), auxiliaries: vec![Shape::from([c]); 3] })
+        shapes(Self::DOC.name, x, self.eps)
     }
 
     fn forward<F: Real>(&self, x: &[View<F>], y: &mut Output<F>) {
-        let shape = known_images(y.shape);
-        let [mean, var, invstd] = &mut y.auxiliaries[..] else { unreachable!("three auxiliaries") };
-        let m = F::Wide::of((shape.n * shape.plane()) as f64);
-        let data = x[0].data();
-        for c in 0..shape.c {
-            let value = |n: usize, position: usize| data[at(shape, n, c, position)].wide();
-            let s = batch_sum(shape.n, shape.h, shape.w, value);
-            let q =
-                batch_sum(shape.n, shape.h, shape.w, |n, position| value(n, position) * value(n, position));
-            let centre = s / m;
-            let spread = q / m - centre * centre;
-            mean[c] = F::narrow(centre);
-            var[c] = F::narrow(if F::Wide::zero() > spread { F::Wide::zero() } else { spread });
-            invstd[c] = inverse_deviation(var[c], self.eps);
-            affine(shape, c, data, [mean[c], invstd[c], x[1][c], x[2][c]], y.value);
-        }
+        forward(self.eps, x, y);
     }
 
     fn vjp<F: Real>(&self, saved: &Saved<F>, dy: View<F>, dx: &mut [Slot<F>]) {
-        let (x, gamma) = (saved.input(0).data(), saved.input(1));
-        let (mean, invstd) = (saved.auxiliary(0), saved.auxiliary(2));
-        let shape = known_images(dy.shape());
-        let m = F::Wide::of((shape.n * shape.plane()) as f64);
-        let [dx, dgamma, dbeta] = dx else { unreachable!("three inputs") };
-        for c in 0..shape.c {
-            let (s1, s2) = sums(shape, c, x, dy.data(), mean[c]);
-            let r = invstd[c].wide();
-            if let Some(dgamma) = dgamma {
-                dgamma[c] = F::narrow(s2 * r);
-            }
-            if let Some(dbeta) = dbeta {
-                dbeta[c] = F::narrow(s1);
-            }
-            let Some(dx) = dx else { continue };
-            let (k1, k2) = (F::narrow(s1 / m), F::narrow(s2 * r * r / m));
-            let scale = gamma[c] * invstd[c];
-            for n in 0..shape.n {
-                for position in 0..shape.plane() {
-                    let k = at(shape, n, c, position);
-                    dx[k] = scale * (-(x[k] - mean[c])).fma(k2, dy[k] - k1);
-                }
-            }
-        }
+        vjp(saved, dy.data(), dx);
     }
 
     fn forward_fast(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>) {
-        let shape = known_images(y.shape);
-        let [mean, var, invstd] = &mut y.auxiliaries[..] else { unreachable!("three auxiliaries") };
-        let (gamma, beta) = (x[1].data(), x[2].data());
-        norm::train_forward(cpu, shape, x[0].data(), gamma, beta, self.eps, y.value, mean, var, invstd);
+        forward_fast(cpu, self.eps, Then::Nothing, x, y);
     }
 
     fn vjp_fast(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
-        let channels = Channels {
-            mean: saved.auxiliary(0).data(),
-            invstd: saved.auxiliary(2).data(),
-            gamma: saved.input(1).data(),
-        };
-        let [dx, dgamma, dbeta] = dx else { unreachable!("three inputs") };
-        let gradients =
-            Gradients { dx: dx.as_deref_mut(), dgamma: dgamma.as_deref_mut(), dbeta: dbeta.as_deref_mut() };
-        let shape = known_images(dy.shape());
-        norm::train_backward(cpu, shape, saved.input(0).data(), dy.data(), channels, gradients);
+        vjp_fast(cpu, saved, Mask::Nothing, Cotangent::Kept(dy.data()), dx);
+    }
+
+    fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]) {
+        vjp_fast(cpu, saved, Mask::Nothing, Cotangent::Spent(dy), dx);
     }
 
     fn onnx(&self, _graph: &mut Fragment, _x: &[Value]) -> Result<String, Unsupported> {
-        let reason = "a model is exported as it evaluates, with running statistics (batch_norm2d_eval); the \
-                      statistics of a batch are for training";
-        Err(Unsupported(reason.to_owned()))
+        Err(unsupported())
     }
 
     fn cases() -> Vec<Case<Self>> {

@@ -98,8 +98,12 @@ impl Operator for BatchNorm2dEval {
         let (gamma, mean) = (saved.input(1).data(), saved.input(3).data());
         let channels = Channels { mean, invstd: &invstd, gamma };
         let [dx, dgamma, dbeta, ..] = dx else { unreachable!("five inputs") };
-        let gradients =
-            Gradients { dx: dx.as_deref_mut(), dgamma: dgamma.as_deref_mut(), dbeta: dbeta.as_deref_mut() };
+        let gradients = Gradients {
+            dx: dx.as_deref_mut(),
+            dresidual: None,
+            dgamma: dgamma.as_deref_mut(),
+            dbeta: dbeta.as_deref_mut(),
+        };
         let shape = known_images(dy.shape());
         norm::eval_backward(cpu, shape, saved.input(0).data(), dy.data(), channels, gradients);
     }

@@ -8,7 +8,9 @@ mod adaptive_avg_pool2d;
 mod add;
 mod avg_pool2d;
 mod batch_norm2d;
+mod batch_norm2d_add_relu;
 mod batch_norm2d_eval;
+mod batch_norm2d_relu;
 mod binary_cross_entropy_with_logits;
 mod clamp;
 mod concat;
@@ -59,7 +61,9 @@ pub use adaptive_avg_pool2d::AdaptiveAvgPool2d;
 pub use add::Add;
 pub use avg_pool2d::AvgPool2d;
 pub use batch_norm2d::{BatchNorm2d, BatchStatistics};
+pub use batch_norm2d_add_relu::BatchNorm2dAddRelu;
 pub use batch_norm2d_eval::BatchNorm2dEval;
+pub use batch_norm2d_relu::BatchNorm2dRelu;
 pub use binary_cross_entropy_with_logits::BinaryCrossEntropyWithLogits;
 pub use clamp::Clamp;
 pub use concat::Concat;
@@ -161,6 +165,8 @@ pub static OPERATORS: &[Entry] = &[
     Entry::of::<AdaptiveAvgPool2d>(),
     // Normalization.
     Entry::of::<BatchNorm2d>(),
+    Entry::of::<BatchNorm2dRelu>(),
+    Entry::of::<BatchNorm2dAddRelu>(),
     Entry::of::<BatchNorm2dEval>(),
     Entry::of::<Conv2dBatchNorm2dEval>(),
     Entry::of::<Dropout>(),

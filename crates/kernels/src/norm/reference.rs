@@ -2,7 +2,7 @@
 //!
 //! Lower-case names of one value: `m = n·h·w`, `f64(·)` is exact, `f32(·)` rounds once.
 
-use super::{Channels, Gradients, inverse_deviation, variance};
+use super::{Channels, Cotangent, Gradients, Mask, Then, inverse_deviation, variance};
 use crate::sums::{Images, reference::channel_sum};
 
 /// The flat index of a position of a channel of an image.
@@ -11,13 +11,14 @@ fn index(shape: Images, n: usize, c: usize, at: usize) -> usize {
 }
 
 /// `s = Σ x`, `q = Σ x²`, `mean = f32(s/m)`, `var = f32(max(0, q/m - (s/m)²))`,
-/// `invstd = f32(1/√(f64(var) + f64(eps)))`, then as [`affine`].
+/// `invstd = f32(1/√(f64(var) + f64(eps)))`, then z as [`affine`], and of it y as [`follow`].
 pub fn train_forward(
     shape: Images,
     x: &[f32],
     gamma: &[f32],
     beta: &[f32],
     eps: f32,
+    then: Then,
     y: &mut [f32],
     mean: &mut [f32],
     var: &mut [f32],
@@ -31,6 +32,21 @@ pub fn train_forward(
         var[c] = variance(q, m, s / m) as f32;
         invstd[c] = inverse_deviation(var[c], eps);
         affine(shape, c, x, mean[c], invstd[c], gamma[c], beta[c], y);
+    }
+    follow(then, y);
+}
+
+/// `y = z`, `y = relu(z)` or `y = relu(z + residual)`, with `relu(z) = if 0 > z { 0 } else { z }`.
+pub fn follow(then: Then, y: &mut [f32]) {
+    if let Then::AddRelu(residual) = then {
+        for (y, residual) in y.iter_mut().zip(residual) {
+            *y += residual;
+        }
+    }
+    if !matches!(then, Then::Nothing) {
+        for y in y {
+            *y = if 0.0 > *y { 0.0 } else { *y };
+        }
     }
 }
 
@@ -78,15 +94,48 @@ fn sums(shape: Images, c: usize, x: &[f32], dy: &[f32], mean: f32) -> (f64, f64)
     (s1, s2)
 }
 
-/// `dbeta = f32(s1)`, `dgamma = f32(s2·f64(invstd))`;
+/// `dz = dy` where the ReLU let z or z + residual through, otherwise +0; then `dresidual = dz`,
+/// `dbeta = f32(s1)`, `dgamma = f32(s2·f64(invstd))` with the [`sums`] of dz;
 /// `k1 = f32(s1/m)`, `k2 = f32(((s2·f64(invstd))·f64(invstd))/m)`, `a = gamma·invstd`,
-/// `dx = a·fma(-(x - mean), k2, dy - k1)`.
-pub fn train_backward(shape: Images, x: &[f32], dy: &[f32], channels: Channels, gradients: Gradients) {
-    let Gradients { mut dx, mut dgamma, mut dbeta } = gradients;
+/// `dx = a·fma(-(x - mean), k2, dz - k1)`.
+pub fn train_backward(
+    shape: Images,
+    x: &[f32],
+    dy: Cotangent,
+    channels: Channels,
+    mask: Mask,
+    gradients: Gradients,
+) {
+    let Gradients { mut dx, mut dresidual, mut dgamma, mut dbeta } = gradients;
+    let mut dz = match &dy {
+        Cotangent::Kept(dy) => dy.to_vec(),
+        Cotangent::Spent(dy) => dy.to_vec(),
+    };
+    if let Cotangent::Spent(dy) = dy {
+        *(if matches!(mask, Mask::AddRelu(_)) { &mut dresidual } else { &mut dx }) = Some(dy);
+    }
+    let y = match mask {
+        Mask::Nothing => None,
+        Mask::AddRelu(y) => Some(y.to_vec()),
+        Mask::Relu(beta) => {
+            let mut y = vec![0.0; shape.len()];
+            for c in 0..shape.c {
+                let Channels { mean, invstd, gamma } = channels;
+                affine(shape, c, x, mean[c], invstd[c], gamma[c], beta[c], &mut y);
+            }
+            Some(y)
+        }
+    };
+    for (dz, y) in dz.iter_mut().zip(y.iter().flatten()) {
+        *dz = if *y > 0.0 { *dz } else { 0.0 };
+    }
+    if let Some(dresidual) = dresidual {
+        dresidual.copy_from_slice(&dz);
+    }
     let m = (shape.n * shape.plane()) as f64;
     for c in 0..shape.c {
         let (mean, invstd) = (channels.mean[c], channels.invstd[c]);
-        let (s1, s2) = sums(shape, c, x, dy, mean);
+        let (s1, s2) = sums(shape, c, x, &dz, mean);
         if let Some(dbeta) = &mut dbeta {
             dbeta[c] = s1 as f32;
         }
@@ -100,7 +149,7 @@ pub fn train_backward(shape: Images, x: &[f32], dy: &[f32], channels: Channels, 
         for n in 0..shape.n {
             for at in 0..shape.plane() {
                 let k = index(shape, n, c, at);
-                dx[k] = a * (-(x[k] - mean)).mul_add(k2, dy[k] - k1);
+                dx[k] = a * (-(x[k] - mean)).mul_add(k2, dz[k] - k1);
             }
         }
     }
@@ -108,7 +157,7 @@ pub fn train_backward(shape: Images, x: &[f32], dy: &[f32], channels: Channels, 
 
 /// `dbeta = f32(s1)`, `dgamma = f32(s2·f64(invstd))`, `dx = dy·(gamma·invstd)`.
 pub fn eval_backward(shape: Images, x: &[f32], dy: &[f32], channels: Channels, gradients: Gradients) {
-    let Gradients { mut dx, mut dgamma, mut dbeta } = gradients;
+    let Gradients { mut dx, mut dgamma, mut dbeta, .. } = gradients;
     for c in 0..shape.c {
         let (s1, s2) = sums(shape, c, x, dy, channels.mean[c]);
         if let Some(dbeta) = &mut dbeta {

@@ -1,9 +1,12 @@
 //! Sums over the batch and the positions of each channel (contract, rule 5).
 
 use super::{Terms, Values, leaf_sum};
+use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, LANES, LEAF, batch_leaves, tree};
 use crate::{Cpu, Task};
 use std::array::from_fn;
+use std::marker::PhantomData;
+use std::ops::Range;
 
 /// The shape of a batch of images, stored as `[n, c, h, w]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +47,6 @@ pub fn channel_sums(cpu: &Cpu, shape: Images, x: &[f32]) -> Vec<f64> {
     sums.into_iter().map(|[sum]| sum).collect()
 }
 
-/// `[Σ x, Σ x²]` for each channel, in one pass; squares are exact in f64.
-///
-/// # Panics
-/// When `x` does not have the length of its shape.
-pub fn channel_moments(cpu: &Cpu, shape: Images, x: &[f32]) -> Vec<[f64; 2]> {
-    over_channels(cpu, shape, [x], Every(Moments))
-}
-
 /// `[Σ dy, Σ dy·(x - mean[c])]` for each channel c, in one pass.
 ///
 /// The second term is `f64(dy) * (f64(x) - f64(mean[c]))`: difference, product and addition to the lane each
@@ -62,16 +57,6 @@ pub fn channel_moments(cpu: &Cpu, shape: Images, x: &[f32]) -> Vec<[f64; 2]> {
 pub fn channel_dot_sums(cpu: &Cpu, shape: Images, dy: &[f32], x: &[f32], mean: &[f32]) -> Vec<[f64; 2]> {
     assert_eq!(mean.len(), shape.c, "one mean a channel");
     over_channels(cpu, shape, [dy, x], Means(mean))
-}
-
-#[derive(Clone, Copy)]
-struct Moments;
-impl Terms<1, 2> for Moments {
-    #[inline(always)]
-    fn terms(self, [x]: [f32; 1]) -> [f64; 2] {
-        let x = f64::from(x);
-        [x, x * x]
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -121,7 +106,7 @@ fn over_channels<const N: usize, const K: usize>(
     x: [&[f32]; N],
     terms: impl ChannelTerms<N, K>,
 ) -> Vec<[f64; K]> {
-    assert!(x.iter().all(|x| x.len() == shape.len()), "an array is not {shape:?}");
+    let x = x.map(|x| Planes::of(shape, x));
     if shape.is_empty() {
         return vec![[0.0; K]; shape.c];
     }
@@ -132,7 +117,7 @@ fn over_channels<const N: usize, const K: usize>(
     let grain = (GRAIN * sums.len() / shape.len()).max(1);
     cpu.for_slices(sums.len(), grain, &mut [Some(&mut sums)], |first, parts| {
         for sums in parts.iter_mut().flatten() {
-            cpu.vectorize(ChannelLeaves { shape, x, terms, leaves: &leaves, grid, first, sums });
+            cpu.vectorize(ChannelLeaves { x, terms, leaves: &leaves, grid, first, sums });
         }
     });
     let of_leaf = |leaf: usize| (0..shape.c).map(|c| sums[grid.place(leaf, c)]).collect::<Vec<_>>();
@@ -169,8 +154,7 @@ impl Grid {
 
 /// Writes `sums[first..]` of the leaf sums.
 struct ChannelLeaves<'a, T, const N: usize, const K: usize> {
-    shape: Images,
-    x: [&'a [f32]; N],
+    x: [Planes<'a>; N],
     terms: T,
     leaves: &'a [BatchLeaf],
     grid: Grid,
@@ -185,28 +169,87 @@ impl<T: ChannelTerms<N, K>, const N: usize, const K: usize> Task for ChannelLeav
         let mut scratch = [[0.0; LEAF]; N];
         for (at, sums) in self.sums.iter_mut().enumerate() {
             let (leaf, c) = self.grid.at(self.first + at);
-            let BatchLeaf { samples, rows } = &self.leaves[leaf];
-            let segment = rows.len() * self.shape.w;
-            let start = |n: usize| (n * self.shape.c + c) * self.shape.plane() + rows.start * self.shape.w;
-            let mut terms: [&[f32]; N] = [&[]; N];
-            if samples.len() == 1 {
-                for i in 0..N {
-                    terms[i] = &self.x[i][start(samples.start)..][..segment];
-                }
-            } else {
-                // A sample may end between two lanes: the leaf is made contiguous first.
-                for (x, scratch) in self.x.iter().zip(&mut scratch) {
-                    for (n, part) in samples.clone().zip(scratch.chunks_exact_mut(segment)) {
-                        copy(&x[start(n)..][..segment], part);
-                    }
-                }
-                for i in 0..N {
-                    terms[i] = &scratch[i][..samples.len() * segment];
-                }
-            }
-            *sums = leaf_sum(self.terms.of(c), terms);
+            // SAFETY: the images are borrowed as slices to read: nobody writes them.
+            *sums = unsafe { channel_leaf(self.x, c, &self.leaves[leaf], self.terms.of(c), &mut scratch) };
         }
     }
+}
+
+/// The planes of images, to be read one by one while other threads may write others.
+#[derive(Clone, Copy)]
+pub(crate) struct Planes<'a> {
+    start: *const f32,
+    shape: Images,
+    borrow: PhantomData<&'a [f32]>,
+}
+
+// SAFETY: it only reads, and `rows` carries the obligation that nobody writes what is read.
+unsafe impl Send for Planes<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Planes<'_> {}
+
+impl<'a> Planes<'a> {
+    /// # Panics
+    /// When `x` does not have the length of its shape.
+    pub(crate) fn of(shape: Images, x: &'a [f32]) -> Planes<'a> {
+        assert_eq!(x.len(), shape.len(), "an array is not {shape:?}");
+        Planes { start: x.as_ptr(), shape, borrow: PhantomData }
+    }
+
+    /// Those of an array that is also written.
+    ///
+    /// # Panics
+    /// When `x` does not have the length of its shape.
+    pub(crate) fn of_shared(shape: Images, x: SharedMut<'a, f32>) -> Planes<'a> {
+        Planes { start: x.pointer(0..shape.len()), shape, borrow: PhantomData }
+    }
+
+    /// Some rows of channel `c` of image `n`.
+    ///
+    /// # Safety
+    /// Nobody writes them while the result lives.
+    #[inline(always)]
+    pub(crate) unsafe fn rows(self, n: usize, c: usize, rows: Range<usize>) -> &'a [f32] {
+        let Images { h, w, .. } = self.shape;
+        assert!(n < self.shape.n && c < self.shape.c && rows.start <= rows.end && rows.end <= h);
+        let start = ((n * self.shape.c + c) * h + rows.start) * w;
+        // SAFETY: inside the array by the assertion, not written by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.start.add(start), rows.len() * w) }
+    }
+}
+
+/// The sums of channel `c` over one leaf, on this thread. For use inside a [`Task`].
+///
+/// # Safety
+/// Nobody writes channel `c` meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn channel_leaf<const N: usize, const K: usize>(
+    x: [Planes; N],
+    c: usize,
+    BatchLeaf { samples, rows }: &BatchLeaf,
+    terms: impl Terms<N, K>,
+    scratch: &mut [[f32; LEAF]; N],
+) -> [f64; K] {
+    let mut values: [&[f32]; N] = [&[]; N];
+    if samples.len() == 1 {
+        for i in 0..N {
+            // SAFETY: the caller's promise.
+            values[i] = unsafe { x[i].rows(samples.start, c, rows.clone()) };
+        }
+        return leaf_sum(terms, values);
+    }
+    // A sample may end between two lanes: the leaf is made contiguous first.
+    for ((values, x), scratch) in values.iter_mut().zip(x).zip(scratch) {
+        let mut len = 0;
+        for n in samples.clone() {
+            // SAFETY: the caller's promise.
+            let part = unsafe { x.rows(n, c, rows.clone()) };
+            copy(part, &mut scratch[len..len + part.len()]);
+            len += part.len();
+        }
+        *values = &scratch[..len];
+    }
+    leaf_sum(terms, values)
 }
 
 /// A copy without the call of `memcpy`, which costs more than the 49 values of a small plane.

@@ -4,6 +4,7 @@ use crate::module::Module;
 use crate::pass::Pass;
 use crate::state::{Counter, Parameter, Statistic, Visitor};
 use kinone_core::array::Array;
+use kinone_core::ops::BatchStatistics;
 use kinone_core::shape::ShapeError;
 use kinone_core::tensor::Tensor;
 
@@ -40,6 +41,42 @@ impl BatchNorm2d {
     }
 }
 
+impl BatchNorm2d {
+    /// `relu(forward(x))`, or `relu(forward(x) + residual)`: in training by one operator, unless the pass is
+    /// [unfused](Pass::unfused).
+    ///
+    /// # Errors
+    /// `x` or `residual` does not fit.
+    pub fn forward_relu(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor, ShapeError> {
+        if !(pass.is_training() && pass.is_fused()) {
+            let y = self.forward(pass, x)?;
+            return match residual {
+                Some(residual) => y.add(residual)?.relu(),
+                None => y.relu(),
+            };
+        }
+        let (weight, bias) = (pass.parameter(&self.weight), pass.parameter(&self.bias));
+        let (y, batch) = match residual {
+            Some(residual) => x.batch_norm2d_add_relu(&weight, &bias, residual, EPS)?,
+            None => x.batch_norm2d_relu(&weight, &bias, EPS)?,
+        };
+        self.observe(pass, x, &batch);
+        Ok(y)
+    }
+
+    fn observe(&self, pass: &Pass, x: &Tensor, batch: &BatchStatistics) {
+        let count: usize = x.shape().size() / x.shape()[1].max(1);
+        let unbiased = count as f32 / (count.max(2) - 1) as f32;
+        pass.observe(&self.running_mean, &batch.mean, MOMENTUM, 1.0, None);
+        pass.observe(&self.running_var, &batch.var, MOMENTUM, unbiased, Some(&self.batches));
+    }
+}
+
 impl Module for BatchNorm2d {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
         let (weight, bias) = (pass.parameter(&self.weight), pass.parameter(&self.bias));
@@ -48,10 +85,7 @@ impl Module for BatchNorm2d {
             return x.batch_norm2d_eval(&weight, &bias, &mean, &var, EPS);
         }
         let (y, batch) = x.batch_norm2d(&weight, &bias, EPS)?;
-        let count: usize = x.shape().size() / x.shape()[1].max(1);
-        let unbiased = count as f32 / (count.max(2) - 1) as f32;
-        pass.observe(&self.running_mean, &batch.mean, MOMENTUM, 1.0, None);
-        pass.observe(&self.running_var, &batch.var, MOMENTUM, unbiased, Some(&self.batches));
+        self.observe(pass, x, &batch);
         Ok(y)
     }
 

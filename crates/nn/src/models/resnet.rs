@@ -127,7 +127,7 @@ impl ResNet {
 impl Module for ResNet {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
         let x = self.conv1.forward(pass, x)?;
-        let x = self.bn1.forward(pass, &x)?.relu()?;
+        let x = self.bn1.forward_relu(pass, &x, None)?;
         let x = self.maxpool.forward(pass, &x)?;
         let x = self.layers.iter().try_fold(x, |x, layer| layer.forward(pass, &x))?;
         let x = self.avgpool.forward(pass, &x)?;
@@ -187,17 +187,13 @@ impl Block {
 
 impl Module for Block {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
-        let mut y = x.clone();
-        for (index, (conv, norm)) in self.branch.iter().enumerate() {
-            y = norm.forward(pass, &conv.forward(pass, &y)?)?;
-            if index + 1 < self.branch.len() {
-                y = y.relu()?;
-            }
-        }
-        match &self.shortcut {
-            Some(shortcut) => y.add(&shortcut.forward(pass, x)?)?.relu(),
-            None => y.add(x)?.relu(),
-        }
+        let Some(((last, last_norm), others)) = self.branch.split_last() else { return x.relu() };
+        let y = others
+            .iter()
+            .try_fold(x.clone(), |y, (conv, norm)| norm.forward_relu(pass, &conv.forward(pass, &y)?, None))?;
+        let y = last.forward(pass, &y)?;
+        let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(pass, x)).transpose()?;
+        last_norm.forward_relu(pass, &y, Some(shortcut.as_ref().unwrap_or(x)))
     }
 
     fn visit(&self, visitor: &mut Visitor) {

@@ -1,0 +1,299 @@
+//! Training, channel after channel: the statistics of a channel, then at once everything that follows from them.
+//!
+//! The values of a channel of a batch (32 images of 56 x 56 pixels: 400 KiB) stay in a core's cache between the two
+//! looks at them, so memory sees each array once. Small planes are taken several channels together, so that what
+//! is read lies together for a page or so. Threads take channels; the order of every sum is that of the leaves.
+
+use super::apply::{Centred, Constants, Dx, Dz, GRAIN, Moments, Pass, PlaneMap, map_plane, map_plane_over};
+use super::{Channels, Cotangent, Gradients, inverse_deviation, scale_and_shift, variance};
+use crate::cpu::SharedMut;
+use crate::leaves::{BatchLeaf, LEAF, batch_leaves, tree};
+use crate::sums::{Images, Planes, Terms, channel_leaf};
+use crate::{Cpu, Task};
+use std::array::from_fn;
+use std::ops::Range;
+
+/// The values that lie together: channels are taken together until an image has this many.
+const TOGETHER: usize = 1024;
+
+/// What the forward pass writes.
+pub(super) struct Outputs<'a> {
+    pub(super) y: &'a mut [f32],
+    pub(super) mean: &'a mut [f32],
+    pub(super) var: &'a mut [f32],
+    pub(super) invstd: &'a mut [f32],
+}
+
+/// The batch, cut for the work on it.
+struct Batch {
+    shape: Images,
+    leaves: Vec<BatchLeaf>,
+    /// Channels taken together.
+    block: usize,
+}
+
+impl Batch {
+    fn new(cpu: &Cpu, shape: Images) -> Batch {
+        let leaves = batch_leaves(shape.n, shape.h, shape.w);
+        let fair = shape.c.div_ceil(cpu.threads());
+        let block = (TOGETHER / shape.plane().max(1)).min(fair).max(1);
+        Batch { shape, leaves, block }
+    }
+
+    /// Calls `body` with the channels of each thread.
+    fn for_channels(&self, cpu: &Cpu, body: impl Fn(Range<usize>) + Sync) {
+        let channel = self.shape.n * self.shape.plane();
+        cpu.for_ranges(self.shape.c, self.block.max(GRAIN / channel.max(1)), body);
+    }
+
+    fn count(&self) -> f64 {
+        (self.shape.n * self.shape.plane()) as f64
+    }
+
+    fn plane(&self, n: usize, c: usize) -> Range<usize> {
+        let start = (n * self.shape.c + c) * self.shape.plane();
+        start..start + self.shape.plane()
+    }
+
+    /// Sums over each channel of a block, into `sums`; `leaves` is scratch.
+    ///
+    /// # Safety
+    /// Nobody writes these channels of `x` meanwhile.
+    #[inline(always)]
+    unsafe fn sums<const N: usize, T: Terms<N, 2>>(
+        &self,
+        x: [Planes; N],
+        block: &Range<usize>,
+        terms: &[T],
+        Scratch { contiguous, leaves, sums }: &mut Scratch<N>,
+    ) {
+        leaves.clear();
+        for leaf in &self.leaves {
+            for (c, terms) in block.clone().zip(terms) {
+                // SAFETY: the caller's promise.
+                leaves.push(unsafe { channel_leaf(x, c, leaf, *terms, contiguous) });
+            }
+        }
+        sums.clear();
+        for at in 0..block.len() {
+            let of_leaf = |leaf: usize| leaves[leaf * block.len() + at];
+            let add = |a: [f64; 2], b: [f64; 2]| from_fn(|k| a[k] + b[k]);
+            sums.push(tree(self.leaves.len(), of_leaf, add).unwrap_or([0.0; 2]));
+        }
+    }
+}
+
+/// Memory of a thread, used again for every block.
+struct Scratch<const N: usize> {
+    contiguous: [[f32; LEAF]; N],
+    leaves: Vec<[f64; 2]>,
+    sums: Vec<[f64; 2]>,
+}
+
+impl<const N: usize> Scratch<N> {
+    fn new() -> Scratch<N> {
+        Scratch { contiguous: [[0.0; LEAF]; N], leaves: Vec::new(), sums: Vec::new() }
+    }
+}
+
+/// Statistics of `x[0]`, then `y = map(x, [scale, shift])`.
+pub(super) fn forward<const N: usize>(
+    cpu: &Cpu,
+    shape: Images,
+    x: [&[f32]; N],
+    gamma: &[f32],
+    beta: &[f32],
+    eps: f32,
+    map: impl PlaneMap<N, 2>,
+    Outputs { y, mean, var, invstd }: Outputs,
+) {
+    assert!(
+        [gamma, beta, mean, var, invstd].iter().all(|vector| vector.len() == shape.c),
+        "one value a channel"
+    );
+    assert_eq!(y.len(), shape.len(), "the output is not {shape:?}");
+    let batch = Batch::new(cpu, shape);
+    let x = x.map(|x| Planes::of(shape, x));
+    let y = SharedMut::new(y);
+    let statistics = [mean, var, invstd].map(SharedMut::new);
+    batch.for_channels(cpu, |channels| {
+        cpu.vectorize(Forward { batch: &batch, channels, x, gamma, beta, eps, map, y, statistics });
+    });
+}
+
+struct Forward<'a, M, const N: usize> {
+    batch: &'a Batch,
+    channels: Range<usize>,
+    x: [Planes<'a>; N],
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    eps: f32,
+    map: M,
+    y: SharedMut<'a, f32>,
+    statistics: [SharedMut<'a, f32>; 3],
+}
+
+impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let (batch, count) = (self.batch, self.batch.count());
+        let mut scratch = Scratch::new();
+        let mut constants = Vec::new();
+        let moments = vec![Moments; batch.block];
+        for first in self.channels.clone().step_by(batch.block) {
+            let block = first..(first + batch.block).min(self.channels.end);
+            // SAFETY: the inputs are borrowed as slices to read: nobody writes them.
+            unsafe { batch.sums([self.x[0]], &block, &moments, &mut scratch) };
+            constants.clear();
+            for (c, [sum, squares]) in block.clone().zip(&scratch.sums) {
+                let wide = sum / count;
+                let (mean, var) = (wide as f32, variance(*squares, count, wide) as f32);
+                let invstd = inverse_deviation(var, self.eps);
+                for (to, value) in self.statistics.iter().zip([mean, var, invstd]) {
+                    // SAFETY: each channel is in one range only.
+                    unsafe { to.write(c, 1, &[value]) };
+                }
+                constants.push(scale_and_shift(mean, invstd, self.gamma[c], self.beta[c]));
+            }
+            // The last image is the one still in the nearest cache.
+            for n in (0..batch.shape.n).rev() {
+                for (c, constants) in block.clone().zip(&constants) {
+                    // SAFETY: as above for the inputs, and each plane of the output is in one range only.
+                    let (x, y) = unsafe {
+                        (self.x.map(|x| x.rows(n, c, 0..batch.shape.h)), self.y.slice(batch.plane(n, c)))
+                    };
+                    map_plane(self.map, x, *constants, y);
+                }
+            }
+        }
+    }
+}
+
+/// The gradients, from the values that `pass` looks at: dy, in the place of `x[0]`, then x, then others. Without
+/// `beta` it looks at no shift.
+pub(super) fn backward<const N: usize, P: Pass<N>>(
+    cpu: &Cpu,
+    shape: Images,
+    x: [&[f32]; N],
+    dy: Cotangent,
+    channels: Channels,
+    beta: Option<&[f32]>,
+    pass: P,
+    gradients: Gradients,
+) {
+    let vectors = [Some(channels.mean), Some(channels.invstd), Some(channels.gamma), beta];
+    assert!(vectors.iter().flatten().all(|vector| vector.len() == shape.c), "one value a channel");
+    let Gradients { dx, dresidual, dgamma, dbeta } = gradients;
+    let images = [dx, dresidual].map(|to| to.map(SharedMut::new));
+    let (dy, over) = match dy {
+        Cotangent::Kept(dy) => (Planes::of(shape, dy), None),
+        Cotangent::Spent(dy) => {
+            assert!(images[usize::from(P::RESIDUAL)].is_none(), "a gradient with two places");
+            let dy = SharedMut::new(dy);
+            (Planes::of_shared(shape, dy), Some(dy))
+        }
+    };
+    let mut values = [dy; N];
+    for i in 1..N {
+        values[i] = Planes::of(shape, x[i]);
+    }
+    let vectors = [dgamma, dbeta].map(|to| to.map(SharedMut::new));
+    let batch = Batch::new(cpu, shape);
+    batch.for_channels(cpu, |range| {
+        let batch = &batch;
+        cpu.vectorize(Backward { batch, range, values, channels, beta, pass, over, images, vectors });
+    });
+}
+
+struct Backward<'a, P, const N: usize> {
+    batch: &'a Batch,
+    range: Range<usize>,
+    values: [Planes<'a>; N],
+    channels: Channels<'a>,
+    beta: Option<&'a [f32]>,
+    pass: P,
+    /// Where dy lies, if a gradient is to be written over it.
+    over: Option<SharedMut<'a, f32>>,
+    /// dx, dresidual
+    images: [Option<SharedMut<'a, f32>>; 2],
+    /// dgamma, dbeta
+    vectors: [Option<SharedMut<'a, f32>>; 2],
+}
+
+impl<P: Pass<N>, const N: usize> Task for Backward<'_, P, N> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let (batch, count, pass) = (self.batch, self.batch.count(), self.pass);
+        let Channels { mean, invstd, gamma } = self.channels;
+        let wanted = self.over.is_some() || self.images.iter().any(Option::is_some);
+        let mut scratch = Scratch::new();
+        let (mut terms, mut constants): (Vec<_>, Vec<Constants>) = (Vec::new(), Vec::new());
+        for first in self.range.clone().step_by(batch.block) {
+            let block = first..(first + batch.block).min(self.range.end);
+            terms.clear();
+            terms.extend(block.clone().map(|c| {
+                let beta = self.beta.map_or(0.0, |beta| beta[c]);
+                let [scale, shift] = scale_and_shift(mean[c], invstd[c], gamma[c], beta);
+                Centred { pass, mean: mean[c], scale, shift }
+            }));
+            // SAFETY: dy is written in this range of channels by this thread alone, and later; the other inputs
+            // are borrowed as slices to read.
+            unsafe { batch.sums(self.values, &block, &terms, &mut scratch) };
+            constants.clear();
+            for ((c, [s1, s2]), terms) in block.clone().zip(&scratch.sums).zip(&terms) {
+                let r = f64::from(invstd[c]);
+                for (to, value) in self.vectors.iter().zip([(s2 * r) as f32, *s1 as f32]) {
+                    if let Some(to) = to {
+                        // SAFETY: each channel is in one range only.
+                        unsafe { to.write(c, 1, &[value]) };
+                    }
+                }
+                let (k1, k2) = ((s1 / count) as f32, (s2 * r * r / count) as f32);
+                constants.push([terms.mean, k1, k2, terms.scale, terms.shift]);
+            }
+            if wanted {
+                // The last image is the one still in the nearest cache.
+                for n in (0..batch.shape.n).rev() {
+                    for (c, constants) in block.clone().zip(&constants) {
+                        // SAFETY: this thread alone looks at and writes these planes.
+                        unsafe { self.plane(n, c, *constants) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<P: Pass<N>, const N: usize> Backward<'_, P, N> {
+    /// # Safety
+    /// Nobody else touches plane (n, c) of what is written.
+    #[inline(always)]
+    unsafe fn plane(&self, n: usize, c: usize, constants: Constants) {
+        let (dx, dz) = (Dx(self.pass), Dz(self.pass));
+        let place = self.batch.plane(n, c);
+        let rows = 0..self.batch.shape.h;
+        let [to_x, to_residual] = self.images;
+        // SAFETY: the caller's promise; dy is read here, and written below when this is no longer looked at.
+        let mut values = unsafe { self.values.map(|values| values.rows(n, c, rows.clone())) };
+        if let Some(to) = to_x {
+            // SAFETY: the caller's promise.
+            map_plane(dx, values, constants, unsafe { to.slice(place.clone()) });
+        }
+        if let Some(to) = to_residual {
+            // SAFETY: the caller's promise.
+            map_plane(dz, values, constants, unsafe { to.slice(place.clone()) });
+        }
+        if let Some(over) = self.over {
+            values[0] = &[];
+            // SAFETY: the caller's promise, and the slice of dy is gone.
+            let over = unsafe { over.slice(place) };
+            if P::RESIDUAL {
+                map_plane_over(dz, values, constants, over);
+            } else {
+                map_plane_over(dx, values, constants, over);
+            }
+        }
+    }
+}
