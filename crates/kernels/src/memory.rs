@@ -1,20 +1,25 @@
 //! Memory for results: aligned, recycled from step to step, never cleared when it will be overwritten.
 //!
-//! Fresh pages cost more than the arithmetic done in them, so a freed buffer goes to a free list and the
-//! next request of about its size gets it back with its old contents. Every kernel overwrites the whole of
-//! its output; the tests prove it by poisoning ([`set_poison`]).
+//! Fresh pages cost more than the arithmetic done in them, so freed memory is handed out again with its old
+//! contents: small blocks by their size from a list, large ones from the free spans of an arena (`arena.rs`). Every
+//! kernel overwrites the whole of its output; the tests prove it by poisoning ([`set_poison`]).
 
+mod arena;
+
+use arena::{Arena, PAGE};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const ALIGNMENT: usize = 64;
+/// Blocks of at least this many f32 come from the arena.
+const LARGE: usize = 16 * PAGE;
 
-/// A block of f32 on a cache-line boundary that returns to the free list when dropped.
+/// A block of f32 on a cache-line boundary that is handed out again when dropped.
 pub struct Buffer {
     start: NonNull<f32>,
     len: usize,
@@ -31,6 +36,7 @@ struct Block(NonNull<f32>);
 unsafe impl Send for Block {}
 
 static FREE: Mutex<BTreeMap<usize, Vec<Block>>> = Mutex::new(BTreeMap::new());
+static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
 static POISON: AtomicBool = AtomicBool::new(false);
 
 /// When on, every buffer handed out is filled with a signalling pattern, so that a kernel which reads or
@@ -48,6 +54,11 @@ pub fn release_unused() {
             unsafe { dealloc(start.as_ptr().cast(), layout(capacity)) };
         }
     }
+    arena().release();
+}
+
+fn arena() -> MutexGuard<'static, Arena> {
+    ARENA.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn layout(capacity: usize) -> Layout {
@@ -61,8 +72,16 @@ fn layout(capacity: usize) -> Layout {
 impl Buffer {
     /// `len` values, whatever they are: the caller overwrites all of them.
     pub fn take(len: usize) -> Buffer {
-        let capacity = len.next_multiple_of(ALIGNMENT / 4).max(ALIGNMENT / 4);
-        let (Block(start), capacity) = recycled(capacity).unwrap_or_else(|| (fresh(capacity), capacity));
+        let (start, capacity) = if len >= LARGE {
+            let Some(capacity) = len.checked_next_multiple_of(PAGE) else {
+                panic!("a buffer of {len} f32 exceeds the address space");
+            };
+            (arena().take(capacity), capacity)
+        } else {
+            let capacity = len.next_multiple_of(ALIGNMENT / 4).max(ALIGNMENT / 4);
+            let (Block(start), capacity) = recycled(capacity).unwrap_or_else(|| (fresh(capacity), capacity));
+            (start, capacity)
+        };
         let mut buffer = Buffer { start, len, capacity };
         if POISON.load(Ordering::Relaxed) {
             buffer.fill(f32::from_bits(0x7fa5_a5a5));
@@ -85,7 +104,7 @@ impl Buffer {
     }
 }
 
-/// The smallest unused block that holds `capacity` values and wastes at most a quarter.
+/// The smallest unused small block that holds `capacity` values and wastes at most a quarter.
 fn recycled(capacity: usize) -> Option<(Block, usize)> {
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
     let found = *free.range(capacity..=capacity + capacity / 4).next()?.0;
@@ -109,6 +128,11 @@ fn fresh(capacity: usize) -> Block {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.len >= LARGE {
+            // SAFETY: taken from the arena with this capacity, and nobody else has it.
+            unsafe { arena().give(self.start, self.capacity) };
+            return;
+        }
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         free.entry(self.capacity).or_default().push(Block(self.start));
     }
@@ -147,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_aligned_and_holds_what_was_written() {
-        for len in [0, 1, 15, 16, 17, 1000] {
+        for len in [0, 1, 15, 16, 17, 1000, LARGE - 1, LARGE, LARGE + 1] {
             let mut buffer = Buffer::take(len);
             assert_eq!(buffer.as_ptr() as usize % ALIGNMENT, 0);
             for (k, value) in buffer.iter_mut().enumerate() {
