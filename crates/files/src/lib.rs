@@ -5,7 +5,7 @@
 //! flushed too.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Why a file could not be read or written: which, and what the system said.
@@ -29,19 +29,32 @@ impl FileError {
 
 /// Writes `content` to `path`, replacing what was there.
 ///
+/// A flush that failed is never tried again: the system may have dropped what it could not write, and would
+/// report success (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+///
 /// # Errors
-/// The system refused; the old content is still there.
+/// The system refused; the old content is still there, unless it was the last flush, of the folder, that
+/// failed: then the new content is there, and may not survive a loss of power.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    let folder = match path.parent() {
+    let folder = folder_of(path);
+    write_in(folder, path, content).map_err(|source| {
+        FileError::new("write", path, with_space(source, folder, content.len() as u64))
+    })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
-    write_in(folder, path, content).map_err(|source| FileError::new("write", path, source))
+    }
 }
+
+/// What a temporary file ends in.
+const LEFTOVER: &str = ".part";
 
 fn write_in(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".part");
+    builder.prefix(".").suffix(LEFTOVER);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
     let mut file = builder.tempfile_in(folder)?;
@@ -51,9 +64,59 @@ fn write_in(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     flush_folder(folder)
 }
 
+/// Replaces a file that is only a hint, such as a sign of life: readers see the old content or the new, and
+/// nothing waits for the disk.
+///
+/// # Errors
+/// The system refused; the old content is still there.
+pub fn write_hint(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(LEFTOVER);
+    let part = path.with_file_name(name);
+    let written = std::fs::write(&part, content).and_then(|()| std::fs::rename(&part, path));
+    written.map_err(|source| FileError::new("write", path, source))
+}
+
+/// Removes the temporary files that a killed process left in `folder`. Nobody else may be writing there.
+pub fn remove_leftovers(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(LEFTOVER) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Flushes a folder's entries to the disk, where the system can.
 fn flush_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// The bytes that may still be written below `folder`; `None` where the system does not say.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let space = rustix::fs::statvfs(folder).ok()?;
+        Some(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
+/// Where the disk is full, how full.
+fn with_space(source: io::Error, folder: &Path, needed: u64) -> io::Error {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match (source.kind(), free_space(folder)) {
+        (kind @ (StorageFull | QuotaExceeded | FileTooLarge), Some(free)) => {
+            io::Error::new(kind, format!("{source}; {needed} bytes are needed, {free} are free"))
+        }
+        _ => source,
+    }
 }
 
 /// Reads a whole file.
@@ -62,6 +125,41 @@ fn flush_folder(folder: &Path) -> io::Result<()> {
 /// The system refused.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|source| FileError::new("read", path, source))
+}
+
+/// Reads a whole regular file of at most `limit` bytes. A link is not followed; a pipe, a device or a folder
+/// is refused without waiting for it.
+///
+/// # Errors
+/// The system refused, the path is something else, or the file is larger.
+pub fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    open_and_read(path, limit).map_err(|source| FileError::new("read", path, source))
+}
+
+fn open_and_read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let other = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
+    if std::fs::symlink_metadata(path)?.is_symlink() {
+        return Err(other("a symbolic link, which is not followed"));
+    }
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        // What was put there since the look above is not followed, and a pipe is not waited for.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags.bits() as i32);
+    }
+    let file = options.open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(other("not a regular file"));
+    }
+    let mut bytes = Vec::with_capacity(meta.len().min(limit) as usize);
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Makes a folder and those above it.
@@ -95,5 +193,36 @@ mod tests {
         std::fs::create_dir(&occupied).unwrap();
         assert!(write(&occupied, b"x").is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".abc.part", ".hint.part", "kept.part", ".kept"] {
+            std::fs::write(folder.path().join(name), b"x").unwrap();
+        }
+        remove_leftovers(folder.path());
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".kept", "kept.part"]);
+        write_hint(&folder.path().join("kept.part"), b"new").unwrap();
+        assert_eq!(read(&folder.path().join("kept.part")).unwrap(), b"new");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_regular_files_of_a_fair_size_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), b"12345").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        assert_eq!(read_regular(&path("file"), 5).unwrap(), b"12345");
+        assert!(read_regular(&path("file"), 4).unwrap_err().to_string().contains("larger than 4"));
+        assert!(read_regular(&path("link"), 5).unwrap_err().to_string().contains("symbolic link"));
+        assert!(read_regular(folder.path(), 5).unwrap_err().to_string().contains("regular"));
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+        assert!(made.success());
+        assert!(read_regular(&path("pipe"), 5).unwrap_err().to_string().contains("regular"));
     }
 }
