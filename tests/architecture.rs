@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metrics", &["core"]),
     ("xray", &["kernels", "core", "files"]),
     ("onnx", &["core", "files"]),
-    ("runs", &["core", "nn", "files"]),
+    ("runs", &["kernels", "core", "nn", "files"]),
     ("train", &["kernels", "core", "nn", "xray", "metrics", "runs", "files"]),
     ("cli", &["kernels", "core", "nn", "xray", "metrics", "onnx", "runs", "train", "files"]),
 ];

@@ -9,6 +9,7 @@ use crate::array::Array;
 use crate::operator::{Primitive, Saved, Slot};
 use crate::shape::{Shape, ShapeError};
 use crate::tensor::Tensor;
+use crate::watch::{self, Phase, Seen};
 use kinone_kernels::{Cpu, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -267,6 +268,15 @@ fn pull_back(
             gradients[k] = adjoint.reshaped(saved.shapes[k].clone());
         }
         None => operator.vjp(cpu, &read, adjoint.view(), &mut slots),
+    }
+    if watch::is_watched() {
+        let inputs: Vec<Option<u64>> = parents.iter().map(|x| x.as_ref().map(|node| node.id)).collect();
+        for (part, gradient) in gradients.iter().enumerate() {
+            if let Some(gradient) = gradient {
+                let (operator, values) = (operator.name(), gradient.data());
+                watch::show(&Seen { phase: Phase::Backward, operator, inputs: &inputs, part, values });
+            }
+        }
     }
     let parents = parents.iter().zip(gradients);
     parents.filter_map(|(parent, gradient)| Some((Arc::clone(parent.as_ref()?), gradient?))).collect()

@@ -17,5 +17,6 @@ pub mod rng;
 pub mod rounded;
 pub mod shape;
 pub mod tensor;
+pub mod watch;
 pub mod window;
 pub(crate) mod winograd;

@@ -4,6 +4,7 @@ use crate::array::Array;
 use crate::graph::{Node, SavedValues};
 use crate::operator::{Output, Primitive, View};
 use crate::shape::{Shape, ShapeError};
+use crate::watch::{self, Phase, Seen};
 use kinone_kernels::Cpu;
 use std::sync::Arc;
 
@@ -126,6 +127,14 @@ pub fn apply_primitive(
     let mut output =
         Output { shape, value: data, auxiliaries: auxiliaries.iter_mut().map(Array::data_mut).collect() };
     operator.forward(&Cpu::current(), &views, &mut output);
+    if watch::is_watched() {
+        let inputs: Vec<Option<u64>> = inputs.iter().map(|x| x.node().map(|node| node.id())).collect();
+        let parts = std::iter::once(&*output.value).chain(output.auxiliaries.iter().map(|aux| &**aux));
+        for (part, values) in parts.enumerate() {
+            let operator = operator.name();
+            watch::show(&Seen { phase: Phase::Forward, operator, inputs: &inputs, part, values });
+        }
+    }
     let value = Arc::new(value);
     let auxiliaries: Vec<Arc<Array>> = auxiliaries.into_iter().map(Arc::new).collect();
     if inputs.iter().all(|input| input.node.is_none()) {

@@ -37,9 +37,8 @@ impl FileError {
 /// failed: then the new content is there, and may not survive a loss of power.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let folder = folder_of(path);
-    write_in(folder, path, content).map_err(|source| {
-        FileError::new("write", path, with_space(source, folder, content.len() as u64))
-    })
+    write_in(folder, path, content)
+        .map_err(|source| FileError::new("write", path, with_space(source, folder, content.len() as u64)))
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -4,6 +4,7 @@
 //! [`layers`], [`init`], [`models`]; then [`optim`], [`schedule`] and [`clip`].
 
 pub mod clip;
+pub mod ema;
 pub mod init;
 pub mod layers;
 pub mod models;

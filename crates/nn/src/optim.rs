@@ -1,5 +1,7 @@
 //! Optimizers. Each step is element-wise; its formula with every rounding is in [`kinone_kernels::optim`].
 
+mod state;
+
 use crate::state::Parameter;
 use kinone_core::array::Array;
 use kinone_core::graph::Adjoints;

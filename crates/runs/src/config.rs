@@ -15,8 +15,11 @@ pub struct Config {
     pub image_size: usize,
     /// Passes over the training images.
     pub epochs: u32,
-    /// Images a step.
+    /// Images a batch: what batch normalization takes its statistics over.
     pub batch_size: usize,
+    /// Batches a step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
     /// The base learning rate.
     pub lr: f64,
     /// How the learning rate changes.
@@ -31,6 +34,16 @@ pub struct Config {
     pub weight_decay: f64,
     /// The largest gradient norm; larger gradients are scaled down. 0 for no limit.
     pub clip_norm: f64,
+    /// The share of itself that the moving average of the weights keeps a step; 0 for no average.
+    #[serde(default)]
+    pub ema: f64,
+    /// Epochs without a better validation score after which the run ends; 0 for no such end.
+    #[serde(default)]
+    pub patience: u32,
+    /// Steps between two links of the chain that hold a hash of the whole state; 0 for none but the last of
+    /// each epoch.
+    #[serde(default = "hundred")]
+    pub hash_every: u64,
     /// The seed of everything random.
     pub seed: u64,
     /// Whether "No Finding" is a class of its own, the fifteenth.
@@ -42,6 +55,14 @@ pub struct Config {
     /// Weights to start from, instead of fresh ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_checkpoint: Option<PathBuf>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn hundred() -> u64 {
+    100
 }
 
 /// Where the images come from.
@@ -113,7 +134,75 @@ pub struct ConfigError {
     pub expected: &'static str,
 }
 
+/// A setting that two configurations do not share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Which, as its flag is called.
+    pub setting: String,
+    /// What it was.
+    pub from: String,
+    /// What it is.
+    pub to: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} -> {}", self.setting, self.from, self.to)
+    }
+}
+
+/// Settings that `--override` can change in the middle of a run: the others would need other tensors, other
+/// images or another order of them.
+const CHANGEABLE: &[&str] =
+    &["epochs", "lr", "schedule", "warmup-steps", "momentum", "weight-decay", "clip-norm", "patience"];
+
 impl Config {
+    /// The settings that decide the bits, under the names of their flags. Where the images lie is none of
+    /// them (their hash stands beside the configuration), nor is the file of the first weights (the hash of
+    /// these does), nor whether values are recomputed.
+    pub fn identity(&self) -> serde_json::Map<String, serde_json::Value> {
+        let serde_json::Value::Object(map) = serde_json::json!(self) else {
+            unreachable!("a configuration is an object")
+        };
+        let mut identity = serde_json::Map::new();
+        for (name, value) in map {
+            match (name.as_str(), &value) {
+                ("recompute" | "load_checkpoint", _) => {}
+                ("data", data) => {
+                    for name in ["images", "allow_missing"] {
+                        identity.extend(data.get(name).map(|value| (name.replace('_', "-"), value.clone())));
+                    }
+                }
+                _ => {
+                    identity.insert(name.replace('_', "-"), value);
+                }
+            }
+        }
+        identity
+    }
+
+    /// The settings that decide the bits and differ in `to`.
+    pub fn differences(&self, to: &Config) -> Vec<Difference> {
+        let (from, to) = (self.identity(), to.identity());
+        let names: std::collections::BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+        let text = |value: Option<&serde_json::Value>| match value {
+            None => "none".to_owned(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        };
+        let difference = |name: &String| Difference {
+            setting: name.clone(),
+            from: text(from.get(name)),
+            to: text(to.get(name)),
+        };
+        names.into_iter().filter(|name| from.get(*name) != to.get(*name)).map(difference).collect()
+    }
+
+    /// Whether a run under way can take on this other value.
+    pub fn is_changeable(difference: &Difference) -> bool {
+        CHANGEABLE.contains(&difference.setting.as_str())
+    }
+
     /// Checks every value.
     ///
     /// # Errors
@@ -155,6 +244,18 @@ impl Config {
                 "the largest gradient norm must be a number, at least 0 (0 for no limit)",
             ),
             (
+                "accumulate",
+                self.accumulate >= 1,
+                self.accumulate.to_string(),
+                "at least 1 batch a step is needed",
+            ),
+            (
+                "ema",
+                not_negative(self.ema) && self.ema < 1.0,
+                self.ema.to_string(),
+                "the share that an average keeps must be at least 0 (for no average) and below 1",
+            ),
+            (
                 "image-size",
                 (32..=1024).contains(&self.image_size),
                 self.image_size.to_string(),
@@ -173,5 +274,53 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A configuration of few steps.
+    pub(crate) fn example() -> Config {
+        Config {
+            contract: crate::CONTRACT,
+            model: "resnet18".to_owned(),
+            image_size: 32,
+            epochs: 2,
+            batch_size: 8,
+            accumulate: 1,
+            lr: 1e-3,
+            schedule: ScheduleName::Constant,
+            warmup_steps: 0,
+            optimizer: OptimizerName::Adam,
+            momentum: 0.9,
+            weight_decay: 0.0,
+            clip_norm: 0.0,
+            ema: 0.0,
+            patience: 0,
+            hash_every: 100,
+            seed: 42,
+            no_finding: false,
+            recompute: false,
+            data: Data::BuiltIn { images: 100 },
+            load_checkpoint: None,
+        }
+    }
+
+    #[test]
+    fn what_decides_the_bits_is_compared_and_nothing_else() {
+        let a = example();
+        let moved = |data_dir: &str| Config {
+            data: Data::Directory { data_dir: data_dir.into(), allow_missing: false },
+            ..a.clone()
+        };
+        assert_eq!(a.differences(&Config { recompute: true, ..a.clone() }), []);
+        assert_eq!(moved("/a").differences(&moved("/b")), []);
+        let b = Config { lr: 0.5, epochs: 3, data: Data::BuiltIn { images: 200 }, ..a.clone() };
+        let said: Vec<String> = a.differences(&b).iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["epochs 2 -> 3", "images 100 -> 200", "lr 0.001 -> 0.5"]);
+        let changeable: Vec<bool> = a.differences(&b).iter().map(Config::is_changeable).collect();
+        assert_eq!(changeable, [true, false, true]);
     }
 }

@@ -1,6 +1,8 @@
 //! The run directory.
 
 use crate::config::Config;
+use crate::lock::{Lock, LockError};
+use crate::store::Store;
 use kinone_files::{self as files, FileError};
 use std::path::{Path, PathBuf};
 
@@ -14,8 +16,11 @@ pub enum RunError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Somebody trains there.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// There is a run already.
-    #[error("{} already holds a run; name another with --run-dir, or remove it", .0.display())]
+    #[error("{} already holds a run; go on with it by --resume, name another with --run-dir, or remove it", .0.display())]
     Occupied(PathBuf),
     /// There is no run.
     #[error("{} is not a run directory: it has no config.toml; name one with --run-dir", .0.display())]
@@ -31,18 +36,30 @@ pub enum RunError {
 }
 
 impl RunDirectory {
-    /// Makes the directory of a new run and writes its configuration.
+    /// Makes the directory of a new run, locks it and writes its configuration.
     ///
     /// # Errors
-    /// The directory holds a run already, or cannot be written.
-    pub fn create(path: &Path, config: &Config) -> Result<RunDirectory, RunError> {
-        RunDirectory::refuse_occupied(path)?;
+    /// The directory holds a run already, somebody else makes one there, or it cannot be written.
+    pub fn create(path: &Path, config: &Config) -> Result<(RunDirectory, Lock), RunError> {
         let run = RunDirectory(path.to_owned());
         files::make_folder(&path.join("checkpoints"))?;
+        files::make_folder(&path.join("transcripts"))?;
+        let lock = Lock::take(path)?;
+        if run.config_file().exists() {
+            return Err(RunError::Occupied(path.to_owned()));
+        }
+        run.write_config(config)?;
+        Ok((run, lock))
+    }
+
+    /// Writes the configuration.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn write_config(&self, config: &Config) -> Result<(), RunError> {
         let text = toml::to_string(config)
-            .map_err(|error| RunError::Config { path: run.config_file(), reason: error.to_string() })?;
-        files::write(&run.config_file(), text.as_bytes())?;
-        Ok(run)
+            .map_err(|error| RunError::Config { path: self.config_file(), reason: error.to_string() })?;
+        Ok(files::write(&self.config_file(), text.as_bytes())?)
     }
 
     /// Says early what [`RunDirectory::create`] would say.
@@ -50,6 +67,7 @@ impl RunDirectory {
     /// # Errors
     /// The directory holds a run already.
     pub fn refuse_occupied(path: &Path) -> Result<(), RunError> {
+        Lock::refuse_held(path)?;
         if RunDirectory(path.to_owned()).config_file().exists() {
             return Err(RunError::Occupied(path.to_owned()));
         }
@@ -98,6 +116,21 @@ impl RunDirectory {
     /// The log of one JSON object a line.
     pub fn log_file(&self) -> PathBuf {
         self.0.join("log.jsonl")
+    }
+
+    /// The chain of links ([`crate::chain`]).
+    pub fn chain_file(&self) -> PathBuf {
+        self.0.join("chain.jsonl")
+    }
+
+    /// One line an image: what the data were made of.
+    pub fn index_file(&self) -> PathBuf {
+        self.0.join("data.index")
+    }
+
+    /// The checkpoints.
+    pub fn store(&self) -> Store {
+        Store::new(&self.0.join("checkpoints"))
     }
 
     /// What was printed.

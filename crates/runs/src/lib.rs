@@ -10,9 +10,16 @@
 //!   summary.json                   written at the end
 //! ```
 
+pub mod chain;
+pub mod checkpoint;
 pub mod config;
+pub mod control;
 pub mod directory;
+pub mod hash;
+pub mod lock;
 pub mod log;
+pub mod progress;
+pub mod store;
 pub mod summary;
 pub mod weights;
 

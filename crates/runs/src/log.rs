@@ -34,6 +34,46 @@ impl Log {
         line.push(b'\n');
         self.file.write_all(&line).map_err(wrong)
     }
+
+    /// Flushes to the disk what was appended.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn flush(&self) -> Result<(), FileError> {
+        self.file.sync_data().map_err(|source| FileError::new("flush", &self.path, source))
+    }
+}
+
+/// Cuts a log to what belongs to a run after `step` steps of which `epochs` epochs ended: without rows of later
+/// steps and epochs, which the resumed run will make again, and without a line that was not finished.
+///
+/// # Errors
+/// The system refused.
+pub fn cut(path: &Path, step: u64, epochs: u32) -> Result<(), FileError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let bytes = kinone_files::read_regular(path, 64 << 30)?;
+    let mut end = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let event: Option<serde_json::Value> =
+            serde_json::from_slice(line).ok().filter(|_| line.ends_with(b"\n"));
+        let Some(event) = event else { break };
+        let number = |name: &str| event[name].as_u64();
+        let belongs = match event["event"].as_str() {
+            Some("start") => true,
+            Some("step" | "resume") => number("step").is_some_and(|found| found <= step),
+            Some("epoch") => number("epoch").is_some_and(|found| found <= u64::from(epochs)),
+            _ => false,
+        };
+        if !belongs {
+            break;
+        }
+        end += line.len() as u64;
+    }
+    let file = File::options().write(true).open(path);
+    let file = file.and_then(|file| file.set_len(end).and_then(|()| file.sync_all()));
+    file.map_err(|source| FileError::new("cut", path, source))
 }
 
 /// What happens in a run.
@@ -54,6 +94,15 @@ pub enum Event<'a> {
         data: &'a str,
         /// Images to train on, to choose on, to test on.
         images: [usize; 3],
+        /// The instruction set: decides the speed alone.
+        isa: &'a str,
+        /// The number of threads: decides the speed alone.
+        threads: usize,
+    },
+    /// The run goes on where it was stopped.
+    Resume {
+        /// Steps made before.
+        step: u64,
         /// The instruction set: decides the speed alone.
         isa: &'a str,
         /// The number of threads: decides the speed alone.
@@ -96,4 +145,34 @@ pub enum Event<'a> {
         /// The hash of the weights.
         weights_sha256: &'a str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_cut_where_the_checkpoint_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let line = |text: &str| format!("{{\"event\":{text}}}\n");
+        let lines = [
+            line("\"start\""),
+            line("\"step\",\"step\":1"),
+            line("\"step\",\"step\":2"),
+            line("\"epoch\",\"epoch\":1"),
+            line("\"resume\",\"step\":2"),
+            line("\"step\",\"step\":3"),
+            line("\"end\""),
+        ];
+        let torn = "{\"event\":\"st";
+        for (step, epochs, kept) in [(0, 0, 1), (1, 0, 2), (2, 0, 3), (2, 1, 5), (3, 1, 6)] {
+            std::fs::write(&path, lines.concat() + torn).unwrap();
+            cut(&path, step, epochs).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), lines[..kept].concat(), "{step} {epochs}");
+        }
+        std::fs::write(&path, lines[..2].concat() + torn).unwrap();
+        cut(&path, 3, 1).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines[..2].concat());
+    }
 }

@@ -62,16 +62,11 @@ pub fn digest(dictionary: &Dictionary) -> String {
         };
         hash.update(format!("{name}\0{kind}{}\0", value.shape()).as_bytes());
         match value {
-            Value::F32(array) => {
-                for x in array.data() {
-                    let bits = if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() };
-                    hash.update(bits.to_le_bytes());
-                }
-            }
+            Value::F32(array) => crate::hash::update(&mut hash, array.data()),
             Value::I64(count) => hash.update(count.to_le_bytes()),
         }
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hash::hex(&hash.finalize())
 }
 
 /// The key of the header's one entry: a single one, so that a file's bytes have one order.
@@ -149,7 +144,8 @@ pub fn load(path: &Path) -> Result<(Header, Dictionary), WeightsError> {
     Ok((header, dictionary))
 }
 
-fn value(view: &TensorView) -> Option<Value> {
+/// A tensor of a file as a value; `None` for a type that no model has.
+pub(crate) fn value(view: &TensorView) -> Option<Value> {
     match view.dtype() {
         Dtype::F32 => {
             let mut array = Array::uninitialized(Shape::from(view.shape()));
