@@ -181,6 +181,27 @@ impl Config {
         identity
     }
 
+    /// This configuration with other settings where they decide the bits: those of a chain.
+    ///
+    /// # Errors
+    /// A setting is unknown or has a value that it cannot have.
+    pub fn with_identity(
+        &self,
+        identity: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Config, serde_json::Error> {
+        let mut json = serde_json::json!(self);
+        for (name, value) in identity {
+            let name = name.replace('-', "_");
+            let place = if matches!(name.as_str(), "images" | "allow_missing") {
+                &mut json["data"]
+            } else {
+                &mut json
+            };
+            place[name] = value.clone();
+        }
+        serde_json::from_value(json)
+    }
+
     /// The settings that decide the bits and differ in `to`.
     pub fn differences(&self, to: &Config) -> Vec<Difference> {
         let (from, to) = (self.identity(), to.identity());
@@ -317,9 +338,11 @@ pub(crate) mod tests {
         };
         assert_eq!(a.differences(&Config { recompute: true, ..a.clone() }), []);
         assert_eq!(moved("/a").differences(&moved("/b")), []);
+        assert_eq!(moved("/a").with_identity(&moved("/b").identity()).unwrap(), moved("/a"));
         let b = Config { lr: 0.5, epochs: 3, data: Data::BuiltIn { images: 200 }, ..a.clone() };
         let said: Vec<String> = a.differences(&b).iter().map(ToString::to_string).collect();
         assert_eq!(said, ["epochs 2 -> 3", "images 100 -> 200", "lr 0.001 -> 0.5"]);
+        assert_eq!(a.with_identity(&b.identity()).unwrap(), b);
         let changeable: Vec<bool> = a.differences(&b).iter().map(Config::is_changeable).collect();
         assert_eq!(changeable, [true, false, true]);
     }

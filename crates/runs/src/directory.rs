@@ -1,5 +1,6 @@
 //! The run directory.
 
+use crate::CONTRACT;
 use crate::config::Config;
 use crate::lock::{Lock, LockError};
 use crate::store::Store;
@@ -25,6 +26,14 @@ pub enum RunError {
     /// There is no run.
     #[error("{} is not a run directory: it has no config.toml; name one with --run-dir", .0.display())]
     NotARun(PathBuf),
+    /// It was made under another contract.
+    #[error("{}: made under contract {found}, this program keeps contract {CONTRACT}; use the version that made it", path.display())]
+    Contract {
+        /// The configuration.
+        path: PathBuf,
+        /// Its contract.
+        found: u32,
+    },
     /// The configuration cannot be read.
     #[error("{}: {reason}", path.display())]
     Config {
@@ -33,6 +42,11 @@ pub enum RunError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// `YYYYMMDD_HHMMSS` by the local clock.
+pub fn now() -> String {
+    jiff::ZonedDateTime::now().strftime("%Y%m%d_%H%M%S").to_string()
 }
 
 impl RunDirectory {
@@ -76,7 +90,7 @@ impl RunDirectory {
 
     /// `parent/YYYYMMDD_HHMMSS` by the local clock, with `_2`, `_3`, … where that is taken.
     pub fn fresh_path(parent: &Path) -> PathBuf {
-        let name = jiff::ZonedDateTime::now().strftime("%Y%m%d_%H%M%S").to_string();
+        let name = now();
         let mut path = parent.join(&name);
         let mut count = 2;
         while path.exists() {
@@ -99,7 +113,10 @@ impl RunDirectory {
         let bytes = files::read(&file)?;
         let wrong = |reason: String| RunError::Config { path: file.clone(), reason };
         let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
-        let config = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
+        let config: Config = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
+        if config.contract != CONTRACT {
+            return Err(RunError::Contract { path: file, found: config.contract });
+        }
         Ok((run, config))
     }
 

@@ -1,26 +1,23 @@
-//! What a run leaves behind: its configuration, its log, its weights, its summary.
+//! What a run leaves behind: its configuration, its log, its chain, its checkpoints, its weights, its summary.
 //!
-//! ```text
-//! runs/20260131_142233/
-//!   config.toml                    the configuration as used
-//!   log.jsonl                      one JSON object a line: the start, each step, each epoch, the end
-//!   console.log                    what was printed
-//!   checkpoints/best.safetensors   the weights of the best validation score
-//!   checkpoints/last.safetensors   the weights of the last epoch
-//!   summary.json                   written at the end
-//! ```
+//! README.md shows the directory. Reading order: [`config`], [`directory`], [`progress`] and [`checkpoint`]
+//! (what the next step depends on), [`store`] (which checkpoints are kept), [`chain`] and [`transcript`] (what
+//! can be proved), [`log`], [`weights`] and [`npz`] (for others), [`lock`] and [`control`] (others at work).
 
 pub mod chain;
 pub mod checkpoint;
 pub mod config;
 pub mod control;
+pub mod diff;
 pub mod directory;
 pub mod hash;
 pub mod lock;
 pub mod log;
+pub mod npz;
 pub mod progress;
 pub mod store;
 pub mod summary;
+pub mod transcript;
 pub mod weights;
 
 /// The version of the numeric contract: changed bits mean a new number.

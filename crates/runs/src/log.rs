@@ -1,7 +1,7 @@
 //! The log: one JSON object a line, appended as things happen.
 
 use kinone_files::FileError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,16 @@ impl Log {
         let file = File::options().create(true).append(true).open(path);
         let file = file.map_err(|source| FileError::new("open", path, source))?;
         Ok(Log { file, path: path.to_owned() })
+    }
+
+    /// Opens it and leaves nothing of what was there: of a run that was ended before its first checkpoint.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn begin(path: &Path) -> Result<Log, FileError> {
+        let log = Log::open(path)?;
+        log.file.set_len(0).map_err(|source| FileError::new("write", path, source))?;
+        Ok(log)
     }
 
     /// Appends one line, in one write.
@@ -74,6 +84,34 @@ pub fn cut(path: &Path, step: u64, epochs: u32) -> Result<(), FileError> {
     let file = File::options().write(true).open(path);
     let file = file.and_then(|file| file.set_len(end).and_then(|()| file.sync_all()));
     file.map_err(|source| FileError::new("cut", path, source))
+}
+
+/// A step as the log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Row {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// The step, from 1.
+    pub step: u64,
+    /// The loss.
+    pub loss: f32,
+    /// The norm of the gradient.
+    pub gradient_norm: f64,
+    /// The learning rate.
+    pub lr: f32,
+}
+
+/// The steps of a log. Lines of other kinds are passed over.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn steps(path: &Path) -> Result<Vec<Row>, FileError> {
+    let bytes = kinone_files::read_regular(path, 64 << 30)?;
+    let step = |line: &[u8]| -> Option<Row> {
+        let event: serde_json::Value = serde_json::from_slice(line).ok()?;
+        if event["event"] == "step" { serde_json::from_slice(line).ok() } else { None }
+    };
+    Ok(bytes.split(|byte| *byte == b'\n').filter_map(step).collect())
 }
 
 /// What happens in a run.

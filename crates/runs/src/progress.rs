@@ -29,6 +29,8 @@ pub struct Progress {
     pub plateau_scale: f64,
     /// The mean loss of the last epoch that ended.
     pub train_loss: Option<f64>,
+    /// Its mean area under the curve on the validation part.
+    pub val_auroc_macro: Option<f64>,
     /// The best epoch so far.
     pub best: Option<Best>,
     /// Whether early stopping ended the run.
@@ -63,6 +65,7 @@ impl Progress {
             plateau_waited: 0,
             plateau_scale: 1.0,
             train_loss: None,
+            val_auroc_macro: None,
             best: None,
             stopped_early: false,
         }

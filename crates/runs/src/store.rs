@@ -78,13 +78,21 @@ impl Store {
     /// off: damaged ones that a resumed run passed over.
     fn prune(&self, newest: u64, best: &[u64], keep_every: u64) {
         let steps = self.steps();
-        let previous = steps.iter().copied().filter(|step| *step < newest).next_back();
+        let previous = steps.iter().copied().rfind(|step| *step < newest);
         for step in steps {
             let is_kept = step == newest || Some(step) == previous || best.contains(&step);
             let is_nth = keep_every != 0 && step % keep_every == 0 && step < newest;
             if !is_kept && !is_nth {
                 let _ = std::fs::remove_file(self.path(step));
             }
+        }
+    }
+
+    /// Removes the checkpoints after a step: what a resumed run passed over, because it is damaged or of a
+    /// stretch that will be made again.
+    pub fn discard_after(&self, step: u64) {
+        for later in self.steps().into_iter().filter(|later| *later > step) {
+            let _ = std::fs::remove_file(self.path(later));
         }
     }
 

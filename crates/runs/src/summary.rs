@@ -23,6 +23,9 @@ pub struct Summary {
     pub weights_sha256: String,
     /// The hash of the best weights.
     pub best_weights_sha256: String,
+    /// The hash of the chain's last link.
+    #[serde(default)]
+    pub chain_sha256: String,
     /// The mean loss of the last epoch.
     pub train_loss: f64,
     /// The best mean area under the curve on the validation part.

@@ -76,8 +76,13 @@ impl<'a> Loader<'a> {
     /// The batches of an epoch of training, in the order of the Philox permutation of stream "shuffle" at
     /// `epoch`; [`Loader::train_batches`] of them.
     pub fn train(&self, seed: u64, epoch: u32) -> impl Iterator<Item = Batch> + '_ {
+        self.train_from(seed, epoch, 0)
+    }
+
+    /// The same without the first `batches`, which are not made: for going on in the middle of an epoch.
+    pub fn train_from(&self, seed: u64, epoch: u32, batches: usize) -> impl Iterator<Item = Batch> + '_ {
         let order = Stream::new(seed, "shuffle").at(epoch, 0).permutation(self.indices.len());
-        (0..self.train_batches()).map(move |batch| {
+        (batches..self.train_batches()).map(move |batch| {
             let lo = batch * self.batch_size;
             let hi = (lo + self.batch_size).min(order.len());
             self.batch(order[lo..hi].iter().map(|&k| self.indices[k]))

@@ -1,0 +1,104 @@
+//! What every operator made in one step, as hashes: where two runs of one step part can be told from it.
+//!
+//! One is written for the step after each checkpoint (and for the first), beside the run's other files as
+//! `transcripts/step_00000013.jsonl`. It is evidence and no part of the chain, which does not depend on when
+//! checkpoints are written.
+
+use kinone_files::{self as files, FileError};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// One array that an operator made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// `forward` or `backward`.
+    pub phase: String,
+    /// The operator.
+    pub operator: String,
+    /// The parameters among its inputs.
+    pub with: Vec<String>,
+    /// Forward: 0 for the value, then the auxiliary outputs. Backward: the input it contributes to.
+    pub part: usize,
+    /// The hash of the numbers ([`crate::hash::numbers`]).
+    pub sha256: String,
+}
+
+impl std::fmt::Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let part = if self.phase == "forward" { "output" } else { "gradient of input" };
+        write!(f, "{} {}, {part} {}", self.phase, self.operator, self.part)?;
+        if self.with.is_empty() { Ok(()) } else { write!(f, " (with {})", self.with.join(", ")) }
+    }
+}
+
+/// Where the transcript of a step lies in a run directory.
+pub fn path(run: &Path, step: u64) -> PathBuf {
+    run.join(format!("transcripts/step_{step:08}.jsonl"))
+}
+
+/// Writes a transcript.
+///
+/// # Errors
+/// The system refused.
+pub fn write(run: &Path, step: u64, entries: &[Entry]) -> Result<(), FileError> {
+    let path = path(run, step);
+    let mut text = Vec::new();
+    for entry in entries {
+        serde_json::to_writer(&mut text, entry)
+            .map_err(|error| FileError::new("write", &path, error.into()))?;
+        text.push(b'\n');
+    }
+    files::write_hint(&path, &text)
+}
+
+/// Reads a transcript; `None` where there is none or it is damaged.
+pub fn read(run: &Path, step: u64) -> Option<Vec<Entry>> {
+    let bytes = files::read_regular(&path(run, step), 1 << 30).ok()?;
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+/// Removes the transcripts of steps that are not wanted.
+pub fn prune(run: &Path, is_wanted: impl Fn(u64) -> bool) {
+    for entry in std::fs::read_dir(run.join("transcripts")).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_prefix("step_")?.strip_suffix(".jsonl"));
+        if digits.and_then(|digits| digits.parse().ok()).is_some_and(|step: u64| !is_wanted(step)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Where two transcripts of one step part: the first entry of either that is not the other's.
+pub fn parting<'a>(a: &'a [Entry], b: &'a [Entry]) -> Option<(Option<&'a Entry>, Option<&'a Entry>)> {
+    let length = a.len().max(b.len());
+    (0..length).map(|k| (a.get(k), b.get(k))).find(|(a, b)| a != b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transcripts_come_back_part_where_they_differ_and_are_pruned() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("transcripts")).unwrap();
+        let entry = |operator: &str, sha256: &str| Entry {
+            phase: "forward".to_owned(),
+            operator: operator.to_owned(),
+            with: vec!["fc.weight".to_owned()],
+            part: 0,
+            sha256: sha256.to_owned(),
+        };
+        let a = vec![entry("conv2d", "1"), entry("relu", "2")];
+        let b = vec![entry("conv2d", "1"), entry("relu", "3")];
+        write(folder.path(), 1, &a).unwrap();
+        write(folder.path(), 2, &b).unwrap();
+        assert_eq!(read(folder.path(), 1), Some(a.clone()));
+        assert_eq!(parting(&a, &a), None);
+        assert_eq!(parting(&a, &b), Some((a.get(1), b.get(1))));
+        assert_eq!(parting(&a, &a[..1]), Some((a.get(1), None)));
+        prune(folder.path(), |step| step == 2);
+        assert_eq!((read(folder.path(), 1), read(folder.path(), 2)), (None, Some(b)));
+    }
+}
