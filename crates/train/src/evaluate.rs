@@ -62,9 +62,29 @@ pub fn score(
     part: Part,
     preprocessing: &Preprocessing,
 ) -> Result<Scores, EvaluateError> {
+    match score_until(model, data, part, preprocessing, &|| false)? {
+        Some(scores) => Ok(scores),
+        None => unreachable!("nobody stops it"),
+    }
+}
+
+/// The same; `None` as soon as `is_stopped` says so.
+///
+/// # Errors
+/// As [`score`].
+pub fn score_until(
+    model: &dyn Module,
+    data: &Dataset,
+    part: Part,
+    preprocessing: &Preprocessing,
+    is_stopped: &dyn Fn() -> bool,
+) -> Result<Option<Scores>, EvaluateError> {
     let loader = Loader::new(data, part, preprocessing, BATCH)?;
     let (mut indices, mut all, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for batch in loader.eval() {
+        if is_stopped() {
+            return Ok(None);
+        }
         all.extend_from_slice(logits(model, &batch.images, preprocessing.size)?.data());
         targets.extend_from_slice(&batch.targets);
         indices.extend(batch.indices);
@@ -75,7 +95,7 @@ pub fn score(
         Array::new(shape, values).ok_or_else(reason)
     };
     let patients = indices.iter().map(|index| data.entries()[*index].patient).collect();
-    Ok(Scores { logits: array(&all)?, targets: array(&targets)?, indices, patients })
+    Ok(Some(Scores { logits: array(&all)?, targets: array(&targets)?, indices, patients }))
 }
 
 impl Scores {

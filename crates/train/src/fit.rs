@@ -1,23 +1,27 @@
-//! A run from its first step to its summary.
+//! A run from its first step, or from a checkpoint, to its summary.
 
+use crate::course::{Course, Made, Plan, Validation};
 use crate::evaluate::{self, EvaluateError};
+use crate::index::{Index, IndexError};
 use crate::prepare::{self, PrepareError};
-use crate::trainer::{Batch, Step, StepError, Trainer};
-use kinone_core::array::Array;
+use crate::record::{Record, Saving};
+use crate::trainer::{Step, StepError};
 use kinone_files::FileError;
 use kinone_kernels::Cpu;
 use kinone_metrics::Report;
-use kinone_nn::models::ResNet;
-use kinone_nn::optim::Optimizer;
-use kinone_nn::state::{Dictionary, dictionary};
+use kinone_nn::state::StateError;
 use kinone_runs::CONTRACT;
-use kinone_runs::config::Config;
-use kinone_runs::directory::RunDirectory;
-use kinone_runs::log::{Event, Log};
+use kinone_runs::chain::ChainError;
+use kinone_runs::checkpoint::CheckpointError;
+use kinone_runs::config::Difference;
+use kinone_runs::control::{Control, Doing, Request};
+use kinone_runs::directory::{RunDirectory, RunError};
+use kinone_runs::log::Event;
+use kinone_runs::store::Newest;
 use kinone_runs::summary::Summary;
-use kinone_runs::weights::{self, Header, WeightsError};
-use kinone_xray::{DataError, Dataset, Loader, Part, Preprocessing};
-use std::time::Instant;
+use kinone_runs::weights::{self, WeightsError};
+use kinone_xray::{DataError, Part};
+use std::time::{Duration, Instant};
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,9 @@ pub enum FitError {
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The data are not those of the run.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// A step was refused.
     #[error(transparent)]
     Step(#[from] StepError),
@@ -37,19 +44,35 @@ pub enum FitError {
     /// Weights could not be written.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A checkpoint could not be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint does not fit the configuration.
+    #[error("the checkpoint does not fit the configuration: {0}")]
+    State(#[from] StateError),
+    /// The chain cannot be gone on with.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The run directory cannot be used.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// Someone who watches a run.
+/// Someone who watches a run, and may stop it.
 pub trait Observer {
-    /// An epoch begins, of so many images.
-    fn epoch_begins(&mut self, epoch: u32, images: usize);
+    /// An epoch begins or goes on: its images, and how many of them are done.
+    fn epoch_begins(&mut self, epoch: u32, images: usize, done: usize);
     /// A step was made on so many images.
     fn step(&mut self, step: &Step, images: usize);
     /// An epoch ended.
     fn epoch_ends(&mut self, epoch: &Epoch);
+    /// Something that should be said aloud.
+    fn remark(&mut self, line: &str);
+    /// The signal by which the process was asked to end, if it was.
+    fn signal(&self) -> Option<i32>;
 }
 
 /// What an epoch came to.
@@ -80,217 +103,217 @@ pub struct Outcome {
     pub test: Option<Report>,
 }
 
-struct Best {
-    epoch: u32,
-    auroc: Option<f64>,
-    weights: Dictionary,
-}
-
-/// A run before its first step: what its data can refuse is refused here, before anything is written.
+/// How a run ended.
 #[derive(Debug)]
-pub struct Plan<'a> {
-    config: &'a Config,
-    data: &'a Dataset,
-    preprocessing: Preprocessing,
-    loader: Loader<'a>,
+pub enum End {
+    /// All was done.
+    Finished(Box<Outcome>),
+    /// It was asked to stop, saved, and can be resumed.
+    Stopped {
+        /// Steps made.
+        step: u64,
+        /// The signal that asked; `None` when it was the control file.
+        signal: Option<i32>,
+    },
 }
 
-impl<'a> Plan<'a> {
-    /// A run of `config` on `data`.
-    ///
-    /// # Errors
-    /// Nothing can be learned from the data.
-    pub fn new(config: &'a Config, data: &'a Dataset) -> Result<Plan<'a>, DataError> {
-        let preprocessing = data.preprocessing()?;
-        let loader = Loader::new(data, Part::Train, &preprocessing, config.batch_size)?;
-        if loader.train_batches() == 0 {
-            return Err(DataError::TooFew { part: "train", count: 1, need: 2 });
-        }
-        Ok(Plan { config, data, preprocessing, loader })
-    }
+/// Where a run begins.
+#[derive(Debug)]
+pub enum Start {
+    /// At its first step.
+    Fresh,
+    /// At a checkpoint, with what `--override` changes.
+    Resumed {
+        /// The checkpoint.
+        newest: Box<Newest>,
+        /// The settings that change.
+        changes: Vec<Difference>,
+    },
 }
 
-/// Trains `model`, keeps the best and the last weights, tests the best, and writes the summary.
+/// Trains, keeps checkpoints and the best and the last weights, tests the best, and writes the summary.
 ///
 /// # Errors
 /// The run ended early; what was written before is whole.
 pub fn fit(
-    plan: Plan,
-    model: ResNet,
+    plan: &Plan,
+    start: Start,
     run: &RunDirectory,
+    saving: Saving,
     observer: &mut dyn Observer,
-) -> Result<Outcome, FitError> {
-    let start = Instant::now();
-    let Plan { config, data, preprocessing, loader } = plan;
-    let clip = (config.clip_norm > 0.0).then_some(config.clip_norm);
-    let optimizer = Optimizer::new(prepare::rule(config));
-    let mut trainer = Trainer::new(model, optimizer, prepare::rate(config), clip, config.seed);
-    let mut log = Log::open(&run.log_file())?;
+) -> Result<End, FitError> {
     let cpu = Cpu::current();
-    log.append(&Event::Start {
-        contract: CONTRACT,
-        model: &config.model,
-        parameters: trainer.parameter_count(),
-        split: &data.report().split,
-        data: &data.report().origin,
-        images: data.report().images,
-        isa: cpu.isa().name(),
-        threads: cpu.threads(),
-    })?;
-
-    let mut best: Option<Best> = None;
-    let mut last = None;
-    let (mut trained, mut training) = (0, 0.0);
-    for epoch in 1..=config.epochs {
-        let (count, seconds, train_loss, lr) =
-            train_epoch(config, &mut trainer, &loader, epoch, &mut log, observer)?;
-        trained += count;
-        training += seconds;
-        let scores = match data.part(Part::Validation) {
-            [] => None,
-            _ => Some(evaluate::score(&trainer.model, data, Part::Validation, &preprocessing)?),
-        };
-        let val_loss = match &scores {
-            Some(scores) => Some(f64::from(scores.loss().map_err(EvaluateError::from)?)),
-            None => None,
-        };
-        let auroc = match &scores {
-            Some(scores) => scores.auroc_macro().map_err(EvaluateError::from)?,
-            None => None,
-        };
-        trainer.rate.observe(val_loss.unwrap_or(train_loss));
-        // Without a validation score the latest is the best.
-        let is_best = best.as_ref().is_none_or(|best| auroc.is_none() || auroc > best.auroc);
-        let weights = dictionary(&trainer.model);
-        let header = header(config, data, &preprocessing, epoch, auroc, &weights);
-        weights::save(&run.last_weights(), &header, &weights)?;
-        if is_best {
-            weights::save(&run.best_weights(), &header, &weights)?;
-            best = Some(Best { epoch, auroc, weights });
+    let index = Index::of(plan.data, &cpu);
+    let (mut course, mut record) = match start {
+        Start::Fresh => {
+            let course = Course::begin(plan, prepare::model(plan.config)?);
+            let record = Record::begin(run, saving, plan, &course, &index)?;
+            (course, record)
         }
+        Start::Resumed { newest, changes } => {
+            index.matches(&newest.checkpoint.header.data_sha256, &run.index_file())?;
+            let course = Course::restore(plan, prepare::fresh(plan.config)?, &newest.checkpoint)?;
+            let record = Record::resume(run, saving, plan, &course, &newest, changes)?;
+            (course, record)
+        }
+    };
+    let result = Fit { plan, cpu, control: Control::new(run.path()), observer, begun: Instant::now() }
+        .run(&mut course, &mut record);
+    let doing = if matches!(result, Ok(End::Finished(_))) { Doing::Finished } else { Doing::Stopped };
+    record.pulse.beat(doing, course.progress.epoch, course.progress.step);
+    result
+}
+
+struct Fit<'a> {
+    plan: &'a Plan<'a>,
+    cpu: Cpu,
+    control: Control,
+    observer: &'a mut dyn Observer,
+    begun: Instant,
+}
+
+/// The run is to stop: by which signal, if by one.
+struct Stop(Option<i32>);
+
+impl Fit<'_> {
+    fn run(&mut self, course: &mut Course, record: &mut Record) -> Result<End, FitError> {
+        // A request from before is none of ours.
+        self.control.clear();
+        let (mut trained, mut training) = (0, 0.0);
+        while !course.is_finished() {
+            let (images, seconds) = match self.epoch(course, record)? {
+                Ok(speed) => speed,
+                Err(Stop(signal)) => return Ok(End::Stopped { step: course.progress.step, signal }),
+            };
+            trained += images;
+            training += seconds;
+        }
+        record.pulse.beat(Doing::Evaluating, course.progress.epoch, course.progress.step);
+        let Some(best) = course.progress.best.clone() else {
+            unreachable!("a run that is finished has ended an epoch")
+        };
+        let (_, best_weights) = weights::load(&record.run.best_weights())?;
+        let test = match self.test(&best_weights)? {
+            Ok(test) => test,
+            Err(Stop(signal)) => return Ok(End::Stopped { step: course.progress.step, signal }),
+        };
+        let Plan { config, data, .. } = self.plan;
+        let epochs = course.progress.epoch - 1;
+        let summary = Summary {
+            contract: CONTRACT,
+            model: config.model.clone(),
+            parameters: course.trainer.parameter_count(),
+            seed: config.seed,
+            epochs,
+            best_epoch: best.epoch,
+            weights_sha256: weights::digest(&course.trainer.weights()),
+            best_weights_sha256: best.weights_sha256,
+            chain_sha256: record.chain.last().to_owned(),
+            train_loss: course.progress.train_loss.unwrap_or_default(),
+            val_auroc_macro: best.val_auroc_macro,
+            test_auroc_macro: test.as_ref().and_then(|report| report.auroc_macro),
+            split: data.report().split.clone(),
+            images: data.report().images,
+            images_per_second: if training > 0.0 { trained as f64 / training } else { 0.0 },
+            wall_seconds: self.begun.elapsed().as_secs_f64(),
+            isa: self.cpu.isa().name().to_owned(),
+            threads: self.cpu.threads(),
+        };
+        record.write_archive(&best_weights)?;
+        record.log.append(&Event::End { weights_sha256: &summary.weights_sha256 })?;
+        record.log.flush()?;
+        summary.write(&record.run.summary_file())?;
+        Ok(End::Finished(Box::new(Outcome { summary, test })))
+    }
+
+    /// What is left of an epoch, its evaluation and its checkpoint: how many images in how many seconds.
+    fn epoch(
+        &mut self,
+        course: &mut Course,
+        record: &mut Record,
+    ) -> Result<Result<(usize, f64), Stop>, FitError> {
+        let epoch = course.progress.epoch;
+        let done = course.progress.loss_images as usize;
+        self.observer.epoch_begins(epoch, self.plan.epoch_images(), done);
+        let (mut count, start) = (0, Instant::now());
+        loop {
+            let began = Instant::now();
+            let Some(made) = record.transcribed(course)? else { break };
+            count += made.samples.len();
+            record.step(course, &made, began)?;
+            self.observer.step(&made.step, made.samples.len());
+            if let Some(stop) = self.asked(record, &made) {
+                record.save(course)?;
+                self.control.clear();
+                return Ok(Err(stop));
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        record.pulse.beat(Doing::Evaluating, epoch, course.progress.step);
+        let validation = match self.validate(course)? {
+            Ok(validation) => validation,
+            Err(stop) => {
+                record.save(course)?;
+                return Ok(Err(stop));
+            }
+        };
+        let is_best = course.end_epoch(validation);
         let ended = Epoch {
             epoch,
-            train_loss,
-            val_loss,
-            val_auroc_macro: auroc,
-            lr,
-            images_per_second: count as f64 / seconds,
+            train_loss: course.progress.train_loss.unwrap_or_default(),
+            val_loss: validation.loss,
+            val_auroc_macro: validation.auroc_macro,
+            lr: course.progress.lr,
+            images_per_second: if count > 0 { count as f64 / seconds } else { 0.0 },
             is_best,
         };
-        log.append(&Event::Epoch {
-            epoch,
-            train_loss,
-            val_loss,
-            val_auroc_macro: auroc,
-            lr,
-            images_per_second: ended.images_per_second,
-            seconds: start.elapsed().as_secs_f64(),
-        })?;
-        observer.epoch_ends(&ended);
-        last = Some((ended, header.weights_sha256));
+        record.epoch(course, &ended, self.begun.elapsed().as_secs_f64())?;
+        self.observer.epoch_ends(&ended);
+        match self.observer.signal() {
+            Some(signal) if !course.is_finished() => Ok(Err(Stop(Some(signal)))),
+            _ => Ok(Ok((count, seconds))),
+        }
     }
 
-    let (Some((last, weights_sha256)), Some(best)) = (last, best) else {
-        unreachable!("a configuration has at least one epoch")
-    };
-    let test = test(config, data, &preprocessing, &best.weights)?;
-    let summary = Summary {
-        contract: CONTRACT,
-        model: config.model.clone(),
-        parameters: trainer.parameter_count(),
-        seed: config.seed,
-        epochs: config.epochs,
-        best_epoch: best.epoch,
-        weights_sha256,
-        best_weights_sha256: weights::digest(&best.weights),
-        train_loss: last.train_loss,
-        val_auroc_macro: best.auroc,
-        test_auroc_macro: test.as_ref().and_then(|report| report.auroc_macro),
-        split: data.report().split.clone(),
-        images: data.report().images,
-        images_per_second: trained as f64 / training,
-        wall_seconds: start.elapsed().as_secs_f64(),
-        isa: cpu.isa().name().to_owned(),
-        threads: cpu.threads(),
-    };
-    log.append(&Event::End { weights_sha256: &summary.weights_sha256 })?;
-    summary.write(&run.summary_file())?;
-    Ok(Outcome { summary, test })
-}
-
-/// One pass over the training images: how many, in how many seconds, their mean loss, the last rate.
-fn train_epoch(
-    config: &Config,
-    trainer: &mut Trainer<ResNet>,
-    loader: &Loader,
-    epoch: u32,
-    log: &mut Log,
-    observer: &mut dyn Observer,
-) -> Result<(usize, f64, f64, f32), FitError> {
-    let batches = loader.train(config.seed, epoch - 1);
-    observer.epoch_begins(epoch, loader.train_images());
-    let (mut count, mut loss, mut lr) = (0, 0.0, 0.0);
-    let start = Instant::now();
-    for batch in batches {
-        let began = Instant::now();
-        let n = batch.indices.len();
-        let (size, classes) = (config.image_size, batch.targets.len() / n);
-        let fill = |shape: &[usize], values: &[f32]| {
-            Array::new(shape, values).unwrap_or_else(|| unreachable!("the loader fills what it promises"))
-        };
-        let batch = Batch {
-            images: fill(&[n, 1, size, size], &batch.images),
-            targets: fill(&[n, classes], &batch.targets),
-            samples: batch.indices.iter().map(|index| *index as u64).collect(),
-        };
-        let step = trainer.step(epoch - 1, batch)?;
-        count += n;
-        loss += f64::from(step.loss) * n as f64;
-        lr = step.lr;
-        log.append(&Event::Step {
-            epoch,
-            step: step.step,
-            loss: step.loss,
-            gradient_norm: step.gradient_norm,
-            lr,
-            images_per_second: n as f64 / began.elapsed().as_secs_f64(),
-        })?;
-        observer.step(&step, n);
+    /// Whether the run is to stop after this step; waits while it is to pause.
+    fn asked(&mut self, record: &mut Record, made: &Made) -> Option<Stop> {
+        loop {
+            if let Some(signal) = self.observer.signal() {
+                return Some(Stop(Some(signal)));
+            }
+            match self.control.request() {
+                None => return None,
+                Some(Request::Stop) => return Some(Stop(None)),
+                Some(Request::Resume) => {
+                    self.control.clear();
+                    return None;
+                }
+                Some(Request::Pause) => {
+                    record.pulse.beat(Doing::Paused, made.epoch, made.step.step);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
     }
-    Ok((count, start.elapsed().as_secs_f64(), loss / count as f64, lr))
-}
 
-fn header(
-    config: &Config,
-    data: &Dataset,
-    preprocessing: &Preprocessing,
-    epoch: u32,
-    val_auroc_macro: Option<f64>,
-    weights: &Dictionary,
-) -> Header {
-    Header {
-        contract: CONTRACT,
-        model: config.model.clone(),
-        classes: data.classes().names().iter().map(|&name| name.to_owned()).collect(),
-        image_size: preprocessing.size,
-        pixel_mean: preprocessing.mean,
-        pixel_std: preprocessing.std,
-        epoch,
-        val_auroc_macro,
-        weights_sha256: weights::digest(weights),
+    /// What the validation part says; a signal ends the scoring.
+    fn validate(&self, course: &Course) -> Result<Result<Validation, Stop>, FitError> {
+        Ok(match course.validate(&|| self.observer.signal().is_some())? {
+            Some(validation) => Ok(validation),
+            None => Err(Stop(self.observer.signal())),
+        })
     }
-}
 
-fn test(
-    config: &Config,
-    data: &Dataset,
-    preprocessing: &Preprocessing,
-    weights: &Dictionary,
-) -> Result<Option<Report>, FitError> {
-    if data.part(Part::Test).is_empty() {
-        return Ok(None);
+    fn test(&self, weights: &kinone_nn::state::Dictionary) -> Result<Result<Option<Report>, Stop>, FitError> {
+        let Plan { config, data, preprocessing, .. } = self.plan;
+        if data.part(Part::Test).is_empty() {
+            return Ok(Ok(None));
+        }
+        let model = prepare::holding(config, weights)?;
+        let is_stopped = || self.observer.signal().is_some();
+        match evaluate::score_until(&model, data, Part::Test, preprocessing, &is_stopped)? {
+            Some(scores) => Ok(Ok(Some(scores.report(data.classes().names()).map_err(EvaluateError::from)?))),
+            None => Ok(Err(Stop(self.observer.signal()))),
+        }
     }
-    let model = prepare::holding(config, weights)?;
-    let scores = evaluate::score(&model, data, Part::Test, preprocessing)?;
-    Ok(Some(scores.report(data.classes().names()).map_err(EvaluateError::from)?))
 }

@@ -1,9 +1,19 @@
 //! The training loop, evaluation and prediction: where models, images, metrics and the record of a run meet.
 //!
-//! Reading order: [`trainer`] (one step), [`fit`] (a run), [`evaluate`] (scores and metrics), [`prepare`]
-//! (from a configuration to data and a model).
+//! Reading order: [`trainer`] (one step), [`course`] (a run between two steps), [`fit`] (a run, with what it
+//! writes in `record`), [`resume`] (going on), [`evaluate`] (scores and metrics), [`prepare`] (from a
+//! configuration to data and a model), [`index`] (what the data are), [`verify`] (proving a record).
 
+pub mod course;
+mod diagnose;
 pub mod evaluate;
 pub mod fit;
+pub mod index;
 pub mod prepare;
+mod record;
+pub mod resume;
+mod trace;
 pub mod trainer;
+pub mod verify;
+
+pub use record::Saving;

@@ -97,9 +97,8 @@ pub fn dataset(
 /// # Errors
 /// The weights cannot be read, or are of another model.
 pub fn model(config: &Config) -> Result<ResNet, PrepareError> {
-    let depth: Depth = config.model.parse()?;
     let count = classes(config).count();
-    let model = ResNet::new(depth, 1, count, config.seed);
+    let model = fresh(config)?;
     if let Some(path) = &config.load_checkpoint {
         let (header, dictionary) = weights::load(path)?;
         if header.model != config.model || header.classes.len() != count {
@@ -113,6 +112,16 @@ pub fn model(config: &Config) -> Result<ResNet, PrepareError> {
         }
         fill(&model, path, &dictionary)?;
     }
+    Ok(model)
+}
+
+/// The model of a run with fresh weights, whatever weights it starts from: for one whose state is elsewhere.
+///
+/// # Errors
+/// There is no model of that name.
+pub fn fresh(config: &Config) -> Result<ResNet, PrepareError> {
+    let depth: Depth = config.model.parse()?;
+    let model = ResNet::new(depth, 1, classes(config).count(), config.seed);
     Ok(if config.recompute { model.checkpointed() } else { model })
 }
 

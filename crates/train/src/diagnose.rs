@@ -1,0 +1,66 @@
+//! Where a number that is not finite begins.
+
+use kinone_core::watch::{Phase, Seen, watching};
+use kinone_nn::state::Parameter;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The names of parameters by the numbers of their variables.
+pub(crate) type Names = BTreeMap<u64, String>;
+
+/// The names of these parameters.
+pub(crate) fn names(parameters: &[(String, Parameter)]) -> Names {
+    let named =
+        |(name, parameter): &(String, Parameter)| Some((parameter.tensor().node()?.id(), name.clone()));
+    parameters.iter().filter_map(named).collect()
+}
+
+/// The parameters among an operator's inputs: what tells one convolution from another.
+pub(crate) fn parameters_of(seen: &Seen, names: &Names) -> Vec<String> {
+    seen.inputs.iter().flatten().filter_map(|id| names.get(id).cloned()).collect()
+}
+
+/// The first operator in the order of the forward run whose output is not finite.
+pub(crate) fn forward<R>(parameters: &[(String, Parameter)], run: impl FnOnce() -> R) -> Option<String> {
+    first(Phase::Forward, parameters, run)
+}
+
+/// The first operator in the order of the backward walk that contributes something not finite, and to what.
+pub(crate) fn backward<R>(parameters: &[(String, Parameter)], walk: impl FnOnce() -> R) -> Option<String> {
+    first(Phase::Backward, parameters, walk)
+}
+
+fn first<R>(phase: Phase, parameters: &[(String, Parameter)], run: impl FnOnce() -> R) -> Option<String> {
+    let found = Rc::new(RefCell::new(None));
+    let (note, names) = (Rc::clone(&found), names(parameters));
+    let (mut number, mut before) = (0_usize, None);
+    let watcher = move |seen: &Seen| {
+        if seen.phase != phase {
+            return;
+        }
+        number += usize::from(seen.part == 0 || phase == Phase::Backward);
+        let with = parameters_of(seen, &names);
+        let mut note = note.borrow_mut();
+        if note.is_none() && !seen.values.iter().all(|x| x.is_finite()) {
+            let value = seen.values.iter().find(|x| !x.is_finite()).copied().unwrap_or_default();
+            let place = match (with.is_empty(), &before) {
+                (true, Some(before)) => format!("after {before}"),
+                _ => format!("with {}", with.join(", ")),
+            };
+            let to = seen.inputs.get(seen.part).copied().flatten().and_then(|id| names.get(&id));
+            let what = match (phase, to) {
+                (Phase::Forward, _) => "in the output of".to_owned(),
+                (Phase::Backward, Some(parameter)) => format!("in the gradient of {parameter} from"),
+                (Phase::Backward, None) => format!("in the gradient of input {} from", seen.part),
+            };
+            let way = if phase == Phase::Forward { "forward" } else { "backward" };
+            *note = Some(format!("{what} {} ({value}; {place}; number {number} {way})", seen.operator));
+        }
+        if !with.is_empty() {
+            before = Some(with.join(", "));
+        }
+    };
+    watching(watcher, run);
+    found.take()
+}

@@ -1,0 +1,290 @@
+//! What a run writes while it goes on, and in which order.
+//!
+//! The checkpoint is the commit. Before it, log and chain are flushed, so that it never names a link that a
+//! loss of power took away; after it, what can be made again from it: the weights for other programs. A run
+//! that resumes cuts log and chain to the checkpoint and makes the weights again where they are not its own.
+
+use crate::course::{Course, Made, Plan};
+use crate::fit::{Epoch, FitError};
+use crate::index::Index;
+use crate::trace::transcribed;
+use kinone_files::{self as files, FileError};
+use kinone_kernels::Cpu;
+use kinone_nn::state::{Dictionary, Value};
+use kinone_runs::CONTRACT;
+use kinone_runs::chain::{Body, Chain, Header, Override};
+use kinone_runs::checkpoint::Checkpoint;
+use kinone_runs::config::Difference;
+use kinone_runs::control::{Doing, Pulse};
+use kinone_runs::directory::{self, RunDirectory};
+use kinone_runs::log::{self, Event, Log};
+use kinone_runs::progress::Progress;
+use kinone_runs::store::{Newest, Store};
+use kinone_runs::{npz, transcript, weights};
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+/// When to write checkpoints, and which to keep. Decides no bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saving {
+    /// A checkpoint every so many steps; 0 for none but at the end of each epoch and at signals.
+    pub checkpoint_every: u64,
+    /// Of old checkpoints, those of multiples of so many steps are kept; 0 for none.
+    pub keep_every: u64,
+    /// The version of the program, for the record.
+    pub version: &'static str,
+}
+
+/// The files of a run under way.
+#[derive(Debug)]
+pub(crate) struct Record<'a> {
+    pub(crate) run: &'a RunDirectory,
+    pub(crate) log: Log,
+    pub(crate) chain: Chain,
+    pub(crate) pulse: Pulse,
+    store: Store,
+    saving: Saving,
+    cpu: Cpu,
+    started: String,
+    data_sha256: String,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+    /// The step of the best epoch that the newest checkpoint names.
+    saved_best: Option<u64>,
+    /// Whether the next step is to be written down.
+    transcribes: bool,
+}
+
+impl<'a> Record<'a> {
+    /// Of a run that begins, or begins anew because it was ended before its first checkpoint.
+    pub(crate) fn begin(
+        run: &'a RunDirectory,
+        saving: Saving,
+        plan: &Plan,
+        course: &Course,
+        index: &Index,
+    ) -> Result<Record<'a>, FitError> {
+        enough_space(run, course, 3)?;
+        index.write(&run.index_file())?;
+        let weights = weights::digest(&kinone_nn::state::dictionary(&course.trainer.model));
+        let header = Header::new(plan.config, saving.version, &index.sha256, &weights);
+        let mut record = Record {
+            run,
+            log: Log::begin(&run.log_file())?,
+            chain: Chain::begin(&run.chain_file(), header)?,
+            pulse: Pulse::new(run.path()),
+            store: run.store(),
+            saving,
+            cpu: Cpu::current(),
+            started: directory::now(),
+            data_sha256: index.sha256.clone(),
+            saved: None,
+            saved_best: None,
+            transcribes: true,
+        };
+        record.pulse.beat(Doing::Training, 1, 0);
+        let report = plan.data.report();
+        record.log.append(&Event::Start {
+            contract: CONTRACT,
+            model: &plan.config.model,
+            parameters: course.trainer.parameter_count(),
+            split: &report.split,
+            data: &report.origin,
+            images: report.images,
+            isa: record.cpu.isa().name(),
+            threads: record.cpu.threads(),
+        })?;
+        Ok(record)
+    }
+
+    /// Of a run that goes on: nothing is left of what came after the checkpoint.
+    pub(crate) fn resume(
+        run: &'a RunDirectory,
+        saving: Saving,
+        plan: &Plan,
+        course: &Course,
+        newest: &Newest,
+        changes: Vec<Difference>,
+    ) -> Result<Record<'a>, FitError> {
+        enough_space(run, course, 1)?;
+        let header = &newest.checkpoint.header;
+        let step = header.progress.step;
+        let (mut chain, _) = Chain::resume(&run.chain_file(), step, &header.link)?;
+        log::cut(&run.log_file(), step, header.progress.epoch - 1)?;
+        let store = run.store();
+        store.discard_after(step);
+        if !changes.is_empty() {
+            let config = plan.config.identity();
+            chain.append(&Body::Override(Override { after_step: step, changes: changes.clone(), config }))?;
+        }
+        run.write_config(plan.config)?;
+        let mut record = Record {
+            run,
+            log: Log::open(&run.log_file())?,
+            chain,
+            pulse: Pulse::new(run.path()),
+            store,
+            saving,
+            cpu: Cpu::current(),
+            started: header.started.clone(),
+            data_sha256: header.data_sha256.clone(),
+            saved: Some(step),
+            saved_best: header.progress.best.as_ref().map(|best| best.step),
+            transcribes: true,
+        };
+        record.pulse.beat(Doing::Training, header.progress.epoch, step);
+        let (isa, threads) = (record.cpu.isa().name(), record.cpu.threads());
+        record.log.append(&Event::Resume { step, isa, threads })?;
+        if !changes.is_empty() {
+            // The override is committed with the settings it names, before any step under them.
+            record.saved = None;
+            record.save(course)?;
+        }
+        record.repair_weights(course)?;
+        Ok(record)
+    }
+
+    /// Makes the next step, and writes down what its operators make where that is due.
+    pub(crate) fn transcribed(&mut self, course: &mut Course) -> Result<Option<Made>, FitError> {
+        if !self.transcribes || course.is_epoch_over() {
+            return Ok(course.next_step()?);
+        }
+        let parameters = course.trainer.parameters().to_vec();
+        let (made, entries) = transcribed(&parameters, || course.next_step());
+        let made = made?;
+        if let Some(made) = &made {
+            // Evidence, not state: that it cannot be written is found by the next save.
+            let _ = transcript::write(self.run.path(), made.step.step, &entries);
+        }
+        self.transcribes = false;
+        Ok(made)
+    }
+
+    /// Writes a step, and a checkpoint where one is due.
+    pub(crate) fn step(&mut self, course: &Course, made: &Made, began: Instant) -> Result<(), FitError> {
+        self.chain.append(&Body::Step(course.link(&self.cpu, made)))?;
+        self.log.append(&Event::Step {
+            epoch: made.epoch,
+            step: made.step.step,
+            loss: made.step.loss,
+            gradient_norm: made.step.gradient_norm,
+            lr: made.step.lr,
+            images_per_second: made.samples.len() as f64 / began.elapsed().as_secs_f64(),
+        })?;
+        self.pulse.beat(Doing::Training, made.epoch, made.step.step);
+        let every = self.saving.checkpoint_every;
+        if every != 0 && made.step.step.is_multiple_of(every) { self.save(course) } else { Ok(()) }
+    }
+
+    /// Writes an epoch's end: log, checkpoint, weights.
+    pub(crate) fn epoch(&mut self, course: &Course, ended: &Epoch, seconds: f64) -> Result<(), FitError> {
+        self.log.append(&Event::Epoch {
+            epoch: ended.epoch,
+            train_loss: ended.train_loss,
+            val_loss: ended.val_loss,
+            val_auroc_macro: ended.val_auroc_macro,
+            lr: ended.lr,
+            images_per_second: ended.images_per_second,
+            seconds,
+        })?;
+        // A checkpoint of this step from before the epoch's end is replaced.
+        self.saved = None;
+        self.save(course)?;
+        self.write_last(course)?;
+        if ended.is_best { self.write_best(course) } else { Ok(()) }
+    }
+
+    /// Writes a checkpoint, unless this one is written already.
+    pub(crate) fn save(&mut self, course: &Course) -> Result<(), FitError> {
+        let step = course.progress.step;
+        if self.saved == Some(step) {
+            return Ok(());
+        }
+        self.chain.flush()?;
+        self.log.flush()?;
+        let version = self.saving.version;
+        let mut checkpoint = course.checkpoint(&self.started, version, &self.data_sha256, self.chain.last());
+        let best = course.progress.best.as_ref().map(|best| best.step);
+        // That of the checkpoint before too: it may yet be fallen back to.
+        let bests: Vec<u64> = [best, self.saved_best].into_iter().flatten().collect();
+        self.store.save(&self.cpu, &mut checkpoint, &bests, self.saving.keep_every)?;
+        (self.saved, self.saved_best, self.transcribes) = (Some(step), best, true);
+        let steps = self.store.steps();
+        transcript::prune(self.run.path(), |step| step == 1 || steps.binary_search(&(step - 1)).is_ok());
+        Ok(())
+    }
+
+    /// Makes `last` and `best` what the checkpoint says, where they are not: the run may have ended between
+    /// the checkpoint and them.
+    fn repair_weights(&self, course: &Course) -> Result<(), FitError> {
+        let progress = &course.progress;
+        let holds = |path: &Path, hash: &str| {
+            weights::load(path).is_ok_and(|(header, _)| header.weights_sha256 == hash)
+        };
+        if progress.epoch_steps == 0 && progress.epoch > 1 {
+            let hash = weights::digest(&course.trainer.weights());
+            if !holds(&self.run.last_weights(), &hash) {
+                self.write_last(course)?;
+            }
+        }
+        match &progress.best {
+            Some(best) if !holds(&self.run.best_weights(), &best.weights_sha256) => self.write_best(course),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the best weights as NumPy's archive, under the time at which the run began.
+    pub(crate) fn write_archive(&self, weights: &Dictionary) -> Result<(), FitError> {
+        let name = format!("checkpoints/best_model_{}.npz", self.started);
+        Ok(npz::save(&self.run.path().join(name), weights)?)
+    }
+
+    /// Writes the weights of the epoch that just ended.
+    fn write_last(&self, course: &Course) -> Result<(), FitError> {
+        let weights = course.trainer.weights();
+        let Progress { epoch, val_auroc_macro, .. } = course.progress;
+        let header = course.weights_header(epoch - 1, val_auroc_macro, weights::digest(&weights));
+        Ok(weights::save(&self.run.last_weights(), &header, &weights)?)
+    }
+
+    /// Writes the weights of the best epoch, from its checkpoint if that is not where the run stands.
+    fn write_best(&self, course: &Course) -> Result<(), FitError> {
+        let Some(best) = &course.progress.best else { return Ok(()) };
+        let weights = if best.step == course.progress.step {
+            course.trainer.weights()
+        } else {
+            kept_weights(&Checkpoint::load(&self.cpu, &self.store.path(best.step))?.tensors)
+        };
+        let hash = best.weights_sha256.clone();
+        let header = course.weights_header(best.epoch, best.val_auroc_macro, hash);
+        Ok(weights::save(&self.run.best_weights(), &header, &weights)?)
+    }
+}
+
+/// What is evaluated of a checkpoint: the model's state, its parameters replaced by their average where there
+/// is one.
+fn kept_weights(tensors: &Dictionary) -> Dictionary {
+    let mut weights = Dictionary::new();
+    for room in ["model.", "ema."] {
+        let named = tensors.iter().filter_map(|(name, value)| Some((name.strip_prefix(room)?, value)));
+        weights.extend(named.map(|(name, value)| (name.to_owned(), Value::clone(value))));
+    }
+    weights
+}
+
+/// Refuses to begin where not even `count` checkpoints would fit.
+fn enough_space(run: &RunDirectory, course: &Course, count: u64) -> Result<(), FileError> {
+    let size = course.state_bytes();
+    let needed = size * count;
+    match files::free_space(run.path()) {
+        Some(free) if free < needed => {
+            let reason = format!(
+                "{count} checkpoints of {size} bytes need {needed} bytes, {free} are free; make room or name \
+                 another --run-dir"
+            );
+            Err(FileError::new("write", run.path(), io::Error::new(io::ErrorKind::StorageFull, reason)))
+        }
+        _ => Ok(()),
+    }
+}
