@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod console;
+mod diff;
 mod evaluate;
 mod export_onnx;
 mod failure;
@@ -8,8 +9,10 @@ mod gradcheck;
 mod predict;
 mod progress;
 mod settings;
+mod signals;
 mod synth;
 mod train;
+mod verify;
 
 pub use failure::Failure;
 
@@ -21,6 +24,10 @@ use std::process::ExitCode;
 ///
 /// The same seed, data and configuration give the same bits for every number of threads, instruction set and
 /// machine.
+///
+/// Exit codes: 0 success; 1 failure or partial result; 2 command line or configuration; 3 data; 4 model file,
+/// checkpoint or chain; 5 disk; 6 the run directory is in use; 7 loss or gradient not finite; 129, 130, 143
+/// stopped by SIGHUP, SIGINT, SIGTERM after saving.
 #[derive(Debug, Parser)]
 #[command(name = "kinone", version, max_term_width = 100)]
 struct Cli {
@@ -42,6 +49,10 @@ enum Command {
     Predict(predict::Arguments),
     /// Write a run's best network as ONNX
     ExportOnnx(export_onnx::Arguments),
+    /// Make a stretch of a run again and compare every step with its record
+    Verify(verify::Arguments),
+    /// Say where two runs part
+    Diff(diff::Arguments),
     /// Write the built-in set as a directory like NIH's
     Synth(synth::Arguments),
     /// Check every operator: central differences, adjoints, rounding bounds, equal bits on every kernel
@@ -50,7 +61,7 @@ enum Command {
 
 /// Runs the command line of this process.
 ///
-/// Exit codes: 0 success; 1 failure; 2 a wrong command line or configuration.
+/// Exit codes: see the help.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -100,6 +111,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::ExportOnnx(arguments) => export_onnx::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Synth(arguments) => synth::run(&arguments),
         Command::Gradcheck(arguments) => gradcheck::run(&arguments),
     }

@@ -1,6 +1,7 @@
 //! Progress: a bar where somebody watches, plain lines where nobody does.
 
 use crate::console::Console;
+use crate::signals::Signals;
 use indicatif::{ProgressBar, ProgressStyle};
 use kinone_train::fit::{Epoch, Observer};
 use kinone_train::trainer::Step;
@@ -17,12 +18,13 @@ pub(crate) struct Progress {
     all: u64,
     done: u64,
     start: Instant,
+    signals: Signals,
 }
 
 impl Progress {
     /// For a run of so many epochs; `quiet` keeps lines without printing them.
-    pub(crate) fn new(console: Console, epochs: u32, quiet: bool) -> Progress {
-        Progress { console, epochs, bar: None, quiet, all: 0, done: 0, start: Instant::now() }
+    pub(crate) fn new(console: Console, epochs: u32, quiet: bool, signals: Signals) -> Progress {
+        Progress { console, epochs, bar: None, quiet, all: 0, done: 0, start: Instant::now(), signals }
     }
 
     /// Prints and keeps a line.
@@ -49,9 +51,10 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn epoch_begins(&mut self, epoch: u32, images: usize) {
+    fn epoch_begins(&mut self, epoch: u32, images: usize, done: usize) {
         if self.all == 0 {
-            self.all = images as u64 * u64::from(self.epochs);
+            // Of a resumed run, what is left of it.
+            self.all = images as u64 * u64::from((self.epochs + 1).saturating_sub(epoch)) - done as u64;
             self.start = Instant::now();
         }
         if self.quiet || !std::io::stderr().is_terminal() {
@@ -59,6 +62,7 @@ impl Observer for Progress {
         }
         let style = "epoch {prefix} {bar:30} {pos}/{len} images  {msg}";
         let bar = ProgressBar::new(images as u64).with_prefix(format!("{epoch}/{}", self.epochs));
+        bar.set_position(done as u64);
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
         }
@@ -73,6 +77,14 @@ impl Observer for Progress {
             bar.inc(images as u64);
             bar.set_message(format!("{speed:.0} img/s  loss {:.4}  {} left", step.loss, duration(left)));
         }
+    }
+
+    fn remark(&mut self, line: &str) {
+        self.line(line);
+    }
+
+    fn signal(&self) -> Option<i32> {
+        self.signals.came()
     }
 
     fn epoch_ends(&mut self, epoch: &Epoch) {

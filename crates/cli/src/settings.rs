@@ -42,9 +42,13 @@ pub(crate) struct Settings {
     /// Passes over the training images [default: 10]
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
-    /// Images a step [default: 32]
+    /// Images a batch [default: 32]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
+    /// Batches a step: their gradients are added, weighted by their images; batch normalization takes its
+    /// statistics over each batch [default: 1]
+    #[arg(long, value_name = "N")]
+    accumulate: Option<usize>,
     /// Learning rate [default: 1e-3]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -66,6 +70,17 @@ pub(crate) struct Settings {
     /// Largest norm of the gradient, 0 for no limit [default: 0]
     #[arg(long, value_name = "X")]
     clip_norm: Option<f64>,
+    /// Evaluate and keep a moving average of the weights, which keeps this share of itself a step, such as
+    /// 0.999; 0 for the weights themselves [default: 0]
+    #[arg(long, value_name = "X")]
+    ema: Option<f64>,
+    /// End after so many epochs without a better validation score, 0 for never [default: 0]
+    #[arg(long, value_name = "N")]
+    patience: Option<u32>,
+    /// Every so many steps the chain's link holds a hash of all state, 0 for the last step of an epoch alone
+    /// [default: 100]
+    #[arg(long, value_name = "N")]
+    hash_every: Option<u64>,
     /// Seed of everything random [default: 42]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -130,6 +145,7 @@ impl Settings {
             no_finding: self.no_finding || below.no_finding,
             epochs: self.epochs.or(below.epochs),
             batch_size: self.batch_size.or(below.batch_size),
+            accumulate: self.accumulate.or(below.accumulate),
             lr: self.lr.or(below.lr),
             schedule: self.schedule.or(below.schedule),
             warmup_steps: self.warmup_steps.or(below.warmup_steps),
@@ -137,10 +153,61 @@ impl Settings {
             momentum: self.momentum.or(below.momentum),
             weight_decay: self.weight_decay.or(below.weight_decay),
             clip_norm: self.clip_norm.or(below.clip_norm),
+            ema: self.ema.or(below.ema),
+            patience: self.patience.or(below.patience),
+            hash_every: self.hash_every.or(below.hash_every),
             seed: self.seed.or(below.seed),
             recompute: self.recompute || below.recompute,
             load_checkpoint: self.load_checkpoint.or(below.load_checkpoint),
         }
+    }
+
+    /// The settings of a run that was made.
+    pub(crate) fn of(config: Config) -> Settings {
+        let mut settings = Settings {
+            model: Some(config.model),
+            image_size: Some(config.image_size),
+            no_finding: config.no_finding,
+            epochs: Some(config.epochs),
+            batch_size: Some(config.batch_size),
+            accumulate: Some(config.accumulate),
+            lr: Some(config.lr),
+            schedule: Some(match config.schedule {
+                ScheduleName::Constant => Schedule::Constant,
+                ScheduleName::Step => Schedule::Step,
+                ScheduleName::Cosine => Schedule::Cosine,
+                ScheduleName::Plateau => Schedule::Plateau,
+            }),
+            warmup_steps: Some(config.warmup_steps),
+            optimizer: Some(match config.optimizer {
+                OptimizerName::Sgd => Optimizer::Sgd,
+                OptimizerName::Nesterov => Optimizer::Nesterov,
+                OptimizerName::Adam => Optimizer::Adam,
+                OptimizerName::AdamW => Optimizer::AdamW,
+                OptimizerName::RmsProp => Optimizer::RmsProp,
+            }),
+            momentum: Some(config.momentum),
+            weight_decay: Some(config.weight_decay),
+            clip_norm: Some(config.clip_norm),
+            ema: Some(config.ema),
+            patience: Some(config.patience),
+            hash_every: Some(config.hash_every),
+            seed: Some(config.seed),
+            recompute: config.recompute,
+            load_checkpoint: config.load_checkpoint,
+            ..Settings::default()
+        };
+        match config.data {
+            Data::BuiltIn { images } => settings.images = Some(images),
+            Data::Directory { data_dir, allow_missing } => {
+                (settings.data_dir, settings.allow_missing) = (Some(data_dir), allow_missing);
+            }
+            Data::Files { image_dir, csv_file, allow_missing } => {
+                (settings.image_dir, settings.csv_file) = (Some(image_dir), Some(csv_file));
+                settings.allow_missing = allow_missing;
+            }
+        }
+        settings
     }
 
     /// The whole configuration, every value checked.
@@ -170,6 +237,7 @@ impl Settings {
             image_size: self.image_size.unwrap_or(usual_size),
             epochs: self.epochs.unwrap_or(10),
             batch_size: self.batch_size.unwrap_or(32),
+            accumulate: self.accumulate.unwrap_or(1),
             lr: self.lr.unwrap_or(1e-3),
             schedule: match self.schedule.unwrap_or(Schedule::Cosine) {
                 Schedule::Constant => ScheduleName::Constant,
@@ -188,6 +256,9 @@ impl Settings {
             momentum: self.momentum.unwrap_or(0.9),
             weight_decay: self.weight_decay.unwrap_or(0.0),
             clip_norm: self.clip_norm.unwrap_or(0.0),
+            ema: self.ema.unwrap_or(0.0),
+            patience: self.patience.unwrap_or(0),
+            hash_every: self.hash_every.unwrap_or(100),
             seed: self.seed.unwrap_or(42),
             no_finding: self.no_finding,
             recompute: self.recompute,

@@ -2,13 +2,19 @@
 
 use crate::Failure;
 use crate::console::{Console, out, table};
+use crate::failure::PARTIAL;
 use crate::progress::Progress;
 use crate::settings::Settings;
+use crate::signals::Signals;
 use kinone_kernels::Cpu;
 use kinone_runs::config::Config;
 use kinone_runs::directory::RunDirectory;
-use kinone_train::fit::{Outcome, Plan, fit};
+use kinone_runs::lock::Lock;
+use kinone_train::Saving;
+use kinone_train::course::Plan;
+use kinone_train::fit::{End, Outcome, Start, fit};
 use kinone_train::prepare;
+use kinone_train::resume::Left;
 use kinone_xray::{Dataset, Part};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,8 +25,24 @@ pub(crate) struct Arguments {
     settings: Settings,
 
     /// Where to keep the run [default: runs/YYYYMMDD_HHMMSS]
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", conflicts_with = "resume")]
     run_dir: Option<PathBuf>,
+
+    /// Go on with this run where it was stopped; it ends with the same bits as if it never had been
+    #[arg(long, value_name = "R")]
+    resume: Option<PathBuf>,
+
+    /// With --resume: go on under other settings than the run was made with, and record them in the chain
+    #[arg(long = "override", requires = "resume")]
+    overriding: bool,
+
+    /// Write a checkpoint every N steps, besides those at the end of each epoch and at signals; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    checkpoint_every: u64,
+
+    /// Of old checkpoints keep those of every N-th step, besides the last two and the best; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_every: u64,
 
     /// Settings in TOML, under the names of the flags with _ for -; flags go before them
     #[arg(long, value_name = "kinone.toml")]
@@ -32,31 +54,109 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let saving = Saving {
+        checkpoint_every: arguments.checkpoint_every,
+        keep_every: arguments.keep_every,
+        version: env!("CARGO_PKG_VERSION"),
+    };
     let settings = match &arguments.config {
         Some(path) => arguments.settings.over(Settings::from_file(path)?),
         None => arguments.settings,
     };
+    if let Some(path) = arguments.resume {
+        return resume(settings, &path, arguments.overriding, saving, arguments.json);
+    }
     let config = settings.resolve()?;
     let path = arguments.run_dir.unwrap_or_else(|| RunDirectory::fresh_path(Path::new("runs")));
     // What could fail is tried before a directory is made, what takes long after what does not.
     RunDirectory::refuse_occupied(&path)?;
-    let model = prepare::model(&config)?;
+    prepare::model(&config)?;
     let cpu = Cpu::current();
     let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
     let plan = Plan::new(&config, &data)?;
-    let run = RunDirectory::create(&path, &config)?;
-    let mut progress = Progress::new(Console::keeping(&run.console_file())?, config.epochs, arguments.json);
-    for line in introduction(&config, &data, &cpu, run.path()) {
-        progress.line(&line);
+    let (run, _lock) = RunDirectory::create(&path, &config)?;
+    go(&plan, Start::Fresh, &run, saving, arguments.json, &introduction(&config, &data, &cpu, run.path()))
+}
+
+/// Goes on with the run in `path`.
+fn resume(
+    settings: Settings,
+    path: &Path,
+    overriding: bool,
+    saving: Saving,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let (run, recorded) = RunDirectory::open(path)?;
+    let _lock = Lock::take(path)?;
+    let cpu = Cpu::current();
+    let left = Left::find(&run, &recorded, &cpu)?;
+    let config = settings.over(Settings::of(recorded)).resolve()?;
+    let changes = left.changes(&config, overriding)?;
+    let remarks = left.newest.as_ref().map_or(Vec::new(), |newest| newest.remarks.clone());
+    if left.is_finished(&config) && run.summary_file().is_file() {
+        let text = kinone_files::read(&run.summary_file())?;
+        if json {
+            out(format_args!("{}", String::from_utf8_lossy(&text).trim_end()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        for line in &remarks {
+            out(format_args!("{line}"))?;
+        }
+        let message = "is finished: nothing is left to do; give more --epochs with --override to go on";
+        out(format_args!("{} {message}", path.display()))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let outcome = fit(plan, model, &run, &mut progress)?;
-    for line in conclusion(&outcome, run.path()) {
-        progress.line(&line);
+    let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
+    let plan = Plan::new(&config, &data)?;
+    let mut lines = introduction(&config, &data, &cpu, run.path());
+    lines.extend(remarks);
+    let start = match left.newest {
+        Some(newest) => {
+            let progress = &newest.checkpoint.header.progress;
+            lines.push(format!("resumed after step {}, in epoch {}", progress.step, progress.epoch));
+            lines.extend(changes.iter().map(|change| format!("override: {change}")));
+            Start::Resumed { newest: Box::new(newest), changes }
+        }
+        None => {
+            lines.push("it was ended before its first checkpoint and begins anew".to_owned());
+            run.write_config(&config)?;
+            Start::Fresh
+        }
+    };
+    go(&plan, start, &run, saving, json, &lines)
+}
+
+/// Trains, and says what came of it.
+fn go(
+    plan: &Plan,
+    start: Start,
+    run: &RunDirectory,
+    saving: Saving,
+    json: bool,
+    introduction: &[String],
+) -> Result<ExitCode, Failure> {
+    let signals = Signals::catch()?;
+    let console = Console::keeping(&run.console_file())?;
+    let mut progress = Progress::new(console, plan.config.epochs, json, signals);
+    for line in introduction {
+        progress.line(line);
     }
-    if arguments.json {
-        out(format_args!("{}", serde_json::to_string_pretty(&outcome.summary)?))?;
+    match fit(plan, start, run, saving, &mut progress)? {
+        End::Finished(outcome) => {
+            for line in conclusion(&outcome, run.path()) {
+                progress.line(&line);
+            }
+            if json {
+                out(format_args!("{}", serde_json::to_string_pretty(&outcome.summary)?))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        End::Stopped { step, signal } => {
+            let path = run.path().display();
+            progress.line(&format!("stopped after step {step} and saved; go on with --resume {path}"));
+            Ok(ExitCode::from(signal.map_or(PARTIAL, |signal| 128 + signal as u8)))
+        }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn introduction(config: &Config, data: &Dataset, cpu: &Cpu, run: &Path) -> Vec<String> {

@@ -1,0 +1,65 @@
+//! `kinone verify`.
+
+use crate::Failure;
+use crate::console::out;
+use kinone_kernels::Cpu;
+use kinone_runs::directory::RunDirectory;
+use kinone_train::verify::{Stretch, verify};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The run
+    #[arg(long, value_name = "R")]
+    run_dir: PathBuf,
+
+    /// The first step to make again [default: 1]
+    #[arg(long, value_name = "A", conflicts_with = "sample")]
+    from: Option<u64>,
+
+    /// The last step to make again [default: the last]
+    #[arg(long, value_name = "B", conflicts_with = "sample")]
+    to: Option<u64>,
+
+    /// Make about this share of the steps again, in stretches chosen at random, such as 1%
+    #[arg(long, value_name = "P", value_parser = share)]
+    sample: Option<f64>,
+}
+
+/// `1%` or `0.01`.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix('%') {
+        Some(number) => (number, 0.01),
+        None => (text, 1.0),
+    };
+    let share = number.trim().parse().map(|number: f64| number * unit);
+    match share {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("give a share above 0% and up to 100%".to_owned()),
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let (run, config) = RunDirectory::open(&arguments.run_dir)?;
+    let stretch = match arguments.sample {
+        // Whoever made the run must not know which steps will be looked at.
+        Some(share) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |past| past.as_nanos());
+            Stretch::Sample(share, now as u64 ^ u64::from(std::process::id()))
+        }
+        None => Stretch::Steps(arguments.from, arguments.to),
+    };
+    let mut count = 0_u64;
+    let proof = verify(&run, &config, stretch, &Cpu::current(), &mut |_| count += 1)?;
+    let stretches: Vec<String> =
+        proof.stretches.iter().map(|s| format!("{} to {}", s.start(), s.end())).collect();
+    out(format_args!(
+        "{} links and {} checkpoints are sound; {count} steps made again with equal bits, among them {}",
+        proof.links,
+        proof.checkpoints,
+        stretches.join(", ")
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

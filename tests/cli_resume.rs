@@ -1,0 +1,273 @@
+//! Runs that are killed, stopped, locked, damaged: what is committed stays, and the end is the same.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::{Place, printed};
+use kinone::core::array::Array;
+use kinone::kernels::{Cpu, Isa};
+use kinone::nn::state::Value;
+use kinone::runs::checkpoint::Checkpoint;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A run of nine steps an epoch.
+const SMALL: [&str; 7] = ["train", "--json", "--images", "100", "--image-size", "32", "--batch-size=8"];
+
+fn small<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&SMALL[..], more].concat()
+}
+
+fn parsed(output: &str) -> serde_json::Value {
+    serde_json::from_str(output).unwrap()
+}
+
+fn lines(path: &PathBuf) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+/// Waits until the chain has more lines than `than`, or the child has ended.
+fn wait_for_progress(child: &mut Child, chain: &PathBuf, than: usize) {
+    let start = Instant::now();
+    while lines(chain) <= than && child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(300), "no progress");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn send(child: &Child, signal: &str) {
+    let status = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn seven_kills_at_random_moments_change_no_bit() {
+    let place = Place::new();
+    let undisturbed = place.json(&small(&["--epochs", "6", "--run-dir", "whole"]));
+    let chain = place.path("run/chain.jsonl");
+    let isas = Isa::present();
+    // Moments that differ from run to run of this test, and are shown when it fails.
+    let mut random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let seed = random;
+    for kill in 0..7 {
+        let threads = ["1", "2", "3", "7"][kill % 4];
+        let start: &[&str] =
+            if kill == 0 { &["--epochs", "6", "--run-dir", "run"] } else { &["--resume", "run"] };
+        let arguments = if kill == 0 { small(start) } else { [&["train", "--json"], start].concat() };
+        let before = lines(&chain);
+        let mut command = place.command(&arguments);
+        command.args(["--checkpoint-every", "1", "--threads", threads]);
+        command.env("KINONE_ISA", isas[kill % isas.len()].name());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for_progress(&mut child, &chain, before);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_millis((random >> 64) as u64 % 400));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!place.path("run/summary.json").exists(), "the run ended before kill {kill}; seed {seed}");
+    }
+    let resumed = place.json(&["train", "--json", "--resume", "run"]);
+    for field in ["weights_sha256", "best_weights_sha256", "chain_sha256", "test_auroc_macro", "best_epoch"] {
+        assert_eq!(resumed[field], undisturbed[field], "{field}; seed {seed}");
+    }
+    assert_eq!(fs::read(&chain).unwrap(), fs::read(place.path("whole/chain.jsonl")).unwrap());
+    let stray = fs::read_dir(place.path("run/checkpoints")).unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        name.ends_with(".part").then_some(name)
+    });
+    assert_eq!(stray.count(), 0);
+    place.succeeds(&["verify", "--run-dir", "run"]);
+}
+
+#[test]
+fn signals_and_requests_save_and_the_run_goes_on() {
+    let place = Place::new();
+    let undisturbed = place.json(&small(&["--epochs", "6", "--run-dir", "whole"]));
+    let chain = place.path("run/chain.jsonl");
+    let mut start = small(&["--epochs", "6", "--run-dir", "run"]);
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129), ("stop", 1)] {
+        let before = lines(&chain);
+        let mut child = place.command(&start).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for_progress(&mut child, &chain, before);
+        if signal == "stop" {
+            // A second training in the same directory is refused, and names the first.
+            let pid = format!("process {}", child.id());
+            let second = place.command(&["train", "--resume", "run"]).output().unwrap();
+            let said = String::from_utf8(second.stderr).unwrap();
+            assert_eq!(second.status.code(), Some(6), "{said}");
+            assert!(said.contains("run is in use by") && said.contains(&pid), "{said}");
+            fs::write(place.path("run/control"), "stop\n").unwrap();
+        } else {
+            send(&child, signal);
+        }
+        let asked = Instant::now();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.as_str()), (Some(code), ""), "{signal}");
+        assert!(asked.elapsed() < Duration::from_secs(60), "{signal}: {:?}", asked.elapsed());
+        start = vec!["train", "--json", "--resume", "run"];
+    }
+    let console = fs::read_to_string(place.path("run/console.log")).unwrap();
+    assert_eq!(console.matches("and saved; go on with --resume run").count(), 4, "{console}");
+    assert!(!place.path("run/control").exists());
+    let resumed = place.json(&start);
+    assert_eq!(resumed["weights_sha256"], undisturbed["weights_sha256"]);
+    assert_eq!(fs::read(&chain).unwrap(), fs::read(place.path("whole/chain.jsonl")).unwrap());
+
+    // A finished run says so, and stays as it is.
+    let said = place.succeeds(&["train", "--resume", "run"]);
+    assert!(said.contains("is finished"), "{said}");
+    assert_eq!(place.json(&start), resumed);
+    assert_eq!(
+        place.succeeds(&["diff", "run", "whole"]).trim(),
+        format!("all {} steps are equal", lines(&chain) - 1)
+    );
+}
+
+#[test]
+fn changes_are_refused_or_recorded() {
+    let place = Place::new();
+    place.succeeds(&["synth", "--out-dir", "d", "--images", "100", "--size", "32"]);
+    let train = ["train", "--json", "--data-dir", "d", "--image-size", "32", "--batch-size", "8"];
+    place.succeeds(&[&train[..], &["--epochs", "1", "--run-dir", "run"]].concat());
+    place.refuses(
+        2,
+        &["lr 0.001 -> 0.5", "seed 42 -> 1", "--override"],
+        &["train", "--resume", "run", "--lr", "0.5", "--seed", "1"],
+    );
+    place.refuses(
+        2,
+        &["cannot change", "seed 42 -> 1", "--load-checkpoint"],
+        &["train", "--resume", "run", "--override", "--seed", "1"],
+    );
+    place.refuses(2, &["cannot be used with", "--run-dir"], &["train", "--resume", "run", "--run-dir", "x"]);
+
+    // One image that changed since is named, and so is one label.
+    let image = fs::read_dir(place.path("d/images")).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+    let other = fs::read_dir(place.path("d/images")).unwrap().map(|e| e.unwrap().path()).min().unwrap();
+    let kept = fs::read(&image).unwrap();
+    fs::copy(&other, &image).unwrap();
+    let name = image.file_name().unwrap().to_str().unwrap().to_owned();
+    let more =
+        ["train", "--json", "--resume", "run", "--override", "--epochs", "2", "--schedule", "constant"];
+    place.refuses(3, &[&name, "another picture"], &more);
+    fs::write(&image, kept).unwrap();
+
+    // The data may lie elsewhere; what they are decides.
+    fs::rename(place.path("d"), place.path("moved")).unwrap();
+    let summary = place.json(&[&more[..], &["--data-dir", "moved"]].concat());
+    assert_eq!(summary["epochs"], 2);
+    let chain = fs::read_to_string(place.path("run/chain.jsonl")).unwrap();
+    let overrides: Vec<&str> = chain.lines().filter(|line| line.contains("\"override\"")).collect();
+    assert_eq!(overrides.len(), 1);
+    assert!(overrides[0].contains("\"setting\":\"epochs\",\"from\":\"1\",\"to\":\"2\""), "{overrides:?}");
+    place.succeeds(&["verify", "--run-dir", "run"]);
+}
+
+#[test]
+fn what_was_tampered_with_is_named() {
+    let place = Place::new();
+    place.succeeds(&small(&[
+        "--epochs",
+        "2",
+        "--run-dir",
+        "run",
+        "--checkpoint-every",
+        "4",
+        "--keep-every=4",
+    ]));
+    for isa in Isa::present() {
+        let arguments = ["verify", "--run-dir", "run", "--sample", "50%"];
+        let mut command = place.command(&arguments);
+        let said = printed(command.env("KINONE_ISA", isa.name()).output().unwrap(), &arguments);
+        assert!(said.contains("made again with equal bits"), "{said}");
+    }
+    let refused = |words: &[&str]| place.refuses(1, words, &["verify", "--run-dir", "run"]);
+    let change = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let path = place.path(name);
+        let kept = fs::read(&path).unwrap();
+        let mut bytes = kept.clone();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        move || fs::write(&path, &kept).unwrap()
+    };
+    let replace = |from: &'static str, to: &'static str| {
+        move |bytes: &mut Vec<u8>| {
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            assert!(text.contains(from), "{from}");
+            *bytes = text.replacen(from, to, 1).into_bytes();
+        }
+    };
+    // One bit of a checkpoint.
+    let restore = change("run/checkpoints/step_00000008.safetensors", &|bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+    });
+    refused(&["step 8", "step_00000008.safetensors", "damaged: tensor `optimizer."]);
+    restore();
+    // One edited link.
+    let restore = change("run/chain.jsonl", &replace("\"step\":5,\"epoch\":1", "\"step\":5,\"epoch\":2"));
+    refused(&["chain.jsonl, line 6 (step 5)", "was changed"]);
+    restore();
+    // One changed learning rate, in each place that states it.
+    let restore = change("run/config.toml", &replace("lr = 0.001", "lr = 0.002"));
+    refused(&["from step 1 on", "lr 0.001 -> 0.002"]);
+    restore();
+    let restore = change("run/log.jsonl", &replace("\"lr\":0.001", "\"lr\":0.002"));
+    refused(&["step 1", "lr is recorded as 3a83126f"]);
+    restore();
+    let all = format!("steps 1 to {}", lines(&place.path("run/chain.jsonl")) - 1);
+    place.refuses(1, &[&all, "9 to 99"], &["verify", "--run-dir", "run", "--from=9", "--to=99"]);
+    place.succeeds(&["verify", "--run-dir", "run", "--from", "10", "--to", "12"]);
+
+    // A bit changed by somebody who makes the hashes anew: the steps from there do not follow.
+    let path = place.path("run/checkpoints/step_00000004.safetensors");
+    let kept = fs::read(&path).unwrap();
+    let mut checkpoint = Checkpoint::load(&Cpu::current(), &path).unwrap();
+    let name = "model.layer2.0.conv1.weight";
+    let Value::F32(array) = &checkpoint.tensors[name] else { panic!("numbers") };
+    let mut array = Array::clone(array);
+    array.data_mut()[0] = f32::from_bits(array.data()[0].to_bits() ^ 1 << 22);
+    checkpoint.tensors.insert(name.to_owned(), Value::F32(Arc::new(array)));
+    checkpoint.save(&Cpu::current(), &path).unwrap();
+    refused(&["step 4", "tensor `model.layer2.0.conv1.weight` of the checkpoint"]);
+    let operator = "the first operator that differs: forward conv2d, output 0 (with layer2.0.conv1.weight)";
+    let from_there = ["verify", "--run-dir", "run", "--from", "5", "--to", "6"];
+    place.refuses(1, &["step 5: loss is recorded", operator, "recorded", "found"], &from_there);
+    fs::write(&path, kept).unwrap();
+    place.succeeds(&from_there);
+
+    // Two runs part in their first update: what differs is said.
+    place.succeeds(&small(&["--epochs", "2", "--run-dir", "other", "--lr", "0.01"]));
+    let output = place.command(&["diff", "run", "other"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the headers differ: lr 0.001 -> 0.01"), "{said}");
+    assert!(said.contains("they part in step 1: lr 3a83126f -> 3c23d70a"), "{said}");
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_gives_way_aloud() {
+    let place = Place::new();
+    let undisturbed = place.json(&small(&["--epochs", "2", "--run-dir", "run", "--checkpoint-every", "4"]));
+    // As if it had not ended.
+    fs::remove_file(place.path("run/summary.json")).unwrap();
+    let store = kinone::runs::store::Store::new(&place.path("run/checkpoints"));
+    let steps = store.steps();
+    let [.., before, newest] = steps[..] else { panic!("{steps:?}") };
+    let bytes = fs::read(store.path(newest)).unwrap();
+    fs::write(store.path(newest), &bytes[..bytes.len() / 2]).unwrap();
+    let said = place.succeeds(&["train", "--resume", "run"]);
+    let damaged = format!("step_{newest:08}.safetensors: damaged");
+    assert!(said.contains(&damaged) && said.contains("falling back"), "{said}");
+    assert!(said.contains(&format!("resumed after step {before},")), "{said}");
+    assert!(before < newest && Some(newest) == store.steps().pop(), "{:?}", store.steps());
+    let summary = parsed(&fs::read_to_string(place.path("run/summary.json")).unwrap());
+    for field in ["weights_sha256", "chain_sha256"] {
+        assert_eq!(summary[field], undisturbed[field], "{field}");
+    }
+}
