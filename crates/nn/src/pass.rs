@@ -67,6 +67,11 @@ impl Pass {
         self.fused
     }
 
+    /// Whether values are all that is wanted: evaluation that nothing records, fused.
+    pub fn infers(&self) -> bool {
+        self.fused && matches!(self.purpose, Purpose::Evaluation)
+    }
+
     /// Whether this is training.
     pub fn is_training(&self) -> bool {
         matches!(self.purpose, Purpose::Training { .. })

@@ -160,8 +160,12 @@ impl Operator for Conv2dBatchNorm2dEval {
         }
         let mut dz = vec![0.0; shape.len()];
         let [dx, dw, dgamma, dbeta, ..] = dx else { unreachable!("six inputs or seven") };
-        let gradients =
-            Gradients { dx: Some(&mut dz), dgamma: dgamma.as_deref_mut(), dbeta: dbeta.as_deref_mut() };
+        let gradients = Gradients {
+            dx: Some(&mut dz),
+            dresidual: None,
+            dgamma: dgamma.as_deref_mut(),
+            dbeta: dbeta.as_deref_mut(),
+        };
         eval_backward(cpu, shape, &z, &g, saved, self.eps, gradients);
         if let Some(dx) = dx {
             conv::input_gradient(cpu, &geometry, &dz, w.data(), dx);

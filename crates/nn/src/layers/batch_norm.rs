@@ -4,7 +4,7 @@ use crate::module::Module;
 use crate::pass::Pass;
 use crate::state::{Counter, Parameter, Statistic, Visitor};
 use kinone_core::array::Array;
-use kinone_core::ops::BatchStatistics;
+use kinone_core::ops::{BatchStatistics, Conv2d, Conv2dBatchNorm2dEval};
 use kinone_core::shape::ShapeError;
 use kinone_core::tensor::Tensor;
 
@@ -67,6 +67,21 @@ impl BatchNorm2d {
         };
         self.observe(pass, x, &batch);
         Ok(y)
+    }
+
+    /// `forward(conv(x))`, with the residual and relu if asked for, where values alone are wanted: one operator.
+    pub(super) fn infer(
+        &self,
+        pass: &Pass,
+        (x, weight): (&Tensor, &Tensor),
+        conv: Conv2d,
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor, ShapeError> {
+        let (gamma, beta) = (pass.parameter(&self.weight), pass.parameter(&self.bias));
+        let (mean, var) = (pass.statistic(&self.running_mean), pass.statistic(&self.running_var));
+        let operator = Conv2dBatchNorm2dEval { conv, eps: EPS, relu };
+        x.conv2d_batch_norm2d_eval(weight, [&gamma, &beta, &mean, &var], residual, operator)
     }
 
     fn observe(&self, pass: &Pass, x: &Tensor, batch: &BatchStatistics) {

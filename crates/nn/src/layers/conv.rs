@@ -1,5 +1,6 @@
 //! Convolution as a layer.
 
+use super::BatchNorm2d;
 use crate::init::{Fan, Init};
 use crate::module::Module;
 use crate::pass::Pass;
@@ -49,6 +50,33 @@ impl Conv2d {
         let operator =
             Operator { stride: (stride, stride), padding: (padding, padding), dilation: (1, 1), groups };
         Conv2d { weight, bias, operator }
+    }
+}
+
+impl Conv2d {
+    /// `relu(norm(forward(x)) + residual)`, the residual and relu where they are wanted: by as few operators as the
+    /// pass allows, with the same bits.
+    ///
+    /// # Errors
+    /// The extents do not fit.
+    pub fn forward_norm(
+        &self,
+        pass: &Pass,
+        norm: &BatchNorm2d,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor, ShapeError> {
+        if pass.infers() && self.bias.is_none() {
+            let weight = pass.parameter(&self.weight);
+            return norm.infer(pass, (x, &weight), self.operator.clone(), residual, relu);
+        }
+        let y = self.forward(pass, x)?;
+        match (relu, residual) {
+            (true, residual) => norm.forward_relu(pass, &y, residual),
+            (false, Some(residual)) => norm.forward(pass, &y)?.add(residual),
+            (false, None) => norm.forward(pass, &y),
+        }
     }
 }
 

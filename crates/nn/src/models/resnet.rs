@@ -126,8 +126,7 @@ impl ResNet {
 
 impl Module for ResNet {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
-        let x = self.conv1.forward(pass, x)?;
-        let x = self.bn1.forward_relu(pass, &x, None)?;
+        let x = self.conv1.forward_norm(pass, &self.bn1, x, None, true)?;
         let x = self.maxpool.forward(pass, &x)?;
         let x = self.layers.iter().try_fold(x, |x, layer| layer.forward(pass, &x))?;
         let x = self.avgpool.forward(pass, &x)?;
@@ -149,7 +148,7 @@ impl Module for ResNet {
 #[derive(Debug)]
 struct Block {
     branch: Vec<(Conv2d, BatchNorm2d)>,
-    shortcut: Option<Sequential>,
+    shortcut: Option<Shortcut>,
 }
 
 impl Block {
@@ -175,7 +174,7 @@ impl Block {
         let shortcut = (stride != 1 || inputs != outputs).then(|| {
             let conv =
                 Conv2d::new(&init.at("downsample").at(0), inputs, outputs, ConvConfig::same(1, stride));
-            Sequential::new(vec![Box::new(conv), Box::new(BatchNorm2d::new(outputs))])
+            Shortcut(conv, BatchNorm2d::new(outputs))
         });
         let layer = |(index, &(from, to, config)): (usize, &(usize, usize, ConvConfig))| {
             let init = init.at(format!("conv{}", index + 1));
@@ -187,13 +186,12 @@ impl Block {
 
 impl Module for Block {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
-        let Some(((last, last_norm), others)) = self.branch.split_last() else { return x.relu() };
-        let y = others
-            .iter()
-            .try_fold(x.clone(), |y, (conv, norm)| norm.forward_relu(pass, &conv.forward(pass, &y)?, None))?;
-        let y = last.forward(pass, &y)?;
         let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(pass, x)).transpose()?;
-        last_norm.forward_relu(pass, &y, Some(shortcut.as_ref().unwrap_or(x)))
+        let residual = shortcut.as_ref().unwrap_or(x);
+        let last = self.branch.len() - 1;
+        self.branch.iter().enumerate().try_fold(x.clone(), |y, (index, (conv, norm))| {
+            conv.forward_norm(pass, norm, &y, (index == last).then_some(residual), true)
+        })
     }
 
     fn visit(&self, visitor: &mut Visitor) {
@@ -204,6 +202,21 @@ impl Module for Block {
         if let Some(shortcut) = &self.shortcut {
             visitor.module("downsample", shortcut);
         }
+    }
+}
+
+/// A convolution with its normalization, under the names `0` and `1`.
+#[derive(Debug)]
+struct Shortcut(Conv2d, BatchNorm2d);
+
+impl Module for Shortcut {
+    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
+        self.0.forward_norm(pass, &self.1, x, None, false)
+    }
+
+    fn visit(&self, visitor: &mut Visitor) {
+        visitor.module("0", &self.0);
+        visitor.module("1", &self.1);
     }
 }
 
