@@ -212,7 +212,14 @@ impl<M: Module> Trainer<M> {
         let limit = self.clip_norm.unwrap_or(f64::INFINITY);
         let gradient_norm = clip_gradients(&self.parameters, &mut total, limit);
         if !gradient_norm.is_finite() {
-            let origin = self.origin_of_gradient(epoch, count, &batches);
+            let origin = self.origin_of_gradient(epoch, count, &batches).map(|origin| {
+                let reached = self.parameters.iter().find(|(_, parameter)| {
+                    let gradient = total.of(&parameter.tensor());
+                    gradient.is_some_and(|gradient| !gradient.data().iter().all(|x| x.is_finite()))
+                });
+                let name = reached.map_or("none", |(name, _)| name);
+                format!("{origin}, and reaches the parameter {name}")
+            });
             return Err(not_finite(step, "norm of the gradient", gradient_norm, origin, &batches));
         }
         let lr = self.rate.at(epoch, self.step);
