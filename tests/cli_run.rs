@@ -169,6 +169,7 @@ fn one_seed_is_one_hash() {
     let mut others = vec![
         ("again", hash(None, &["--threads", "1"])),
         ("recomputed", hash(None, &["--recompute", "--threads", "2"])),
+        ("unfused", hash(None, &["--unfused", "--threads", "2"])),
     ];
     for (isa, threads) in Isa::present().into_iter().zip(["3", "2"].into_iter().cycle()) {
         others.push((isa.name(), hash(Some(isa), &["--threads", threads])));

@@ -37,6 +37,10 @@ struct Cli {
     /// Worker threads; decides the speed alone [default: one for each core]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
+
+    /// Run one operator after another where one could stand for several; decides speed and memory alone
+    #[arg(long, global = true)]
+    unfused: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,7 +105,8 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
     };
-    Cpu::new(isa, threads).map_err(Failure::usage)?.install();
+    let cpu = Cpu::new(isa, threads).map_err(Failure::usage)?;
+    if cli.unfused { cpu.unfused() } else { cpu }.install();
     Ok(())
 }
 

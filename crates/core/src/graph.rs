@@ -6,9 +6,9 @@
 //! visited nodes, one short loop: [`Tensor::backward_from`].
 
 use crate::array::Array;
-use crate::operator::{Primitive, Saved, Slot};
+use crate::operator::{Primitive, Saved, Slot, View};
 use crate::shape::{Shape, ShapeError};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, compute};
 use crate::watch::{self, Phase, Seen};
 use kinone_kernels::{Cpu, Task};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,9 +36,39 @@ enum Origin {
 #[derive(Debug)]
 pub(crate) struct SavedValues {
     pub(crate) shapes: Vec<Shape>,
-    pub(crate) inputs: Vec<Option<Arc<Array>>>,
+    pub(crate) inputs: Vec<Option<Kept>>,
     pub(crate) output: Option<Arc<Array>>,
     pub(crate) auxiliaries: Vec<Arc<Array>>,
+}
+
+/// An input that a gradient reads.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// The numbers.
+    Value(Arc<Array>),
+    /// The record of their making, from which they are computed again ([`Tensor::recomputed`]).
+    Record(Arc<Node>),
+}
+
+impl SavedValues {
+    /// Computes again what was kept as a record.
+    fn resolve(&mut self, cpu: &Cpu) -> Result<(), BackwardError> {
+        for kept in self.inputs.iter_mut().flatten() {
+            if let Kept::Record(node) = kept {
+                *kept = Kept::Value(Arc::new(node.compute_again(cpu)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The inputs of which the numbers are here.
+    fn views(&self) -> Vec<Option<View<'_, f32>>> {
+        let inputs = self.inputs.iter().map(|input| match input {
+            Some(Kept::Value(array)) => Some(array.view()),
+            Some(Kept::Record(_)) | None => None,
+        });
+        inputs.collect()
+    }
 }
 
 type Body = dyn Fn(&[Tensor]) -> Result<Tensor, ShapeError> + Send + Sync;
@@ -101,6 +131,25 @@ impl Node {
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
+
+    /// Whether the record keeps every input, so that the value can be computed again.
+    pub(crate) fn keeps_all_inputs(&self) -> bool {
+        let count = self.parents.len();
+        self.operator().is_some_and(|operator| (0..count).all(|k| operator.saves().inputs.contains(&k)))
+    }
+
+    /// The value of an operation that keeps all inputs.
+    fn compute_again(&self, cpu: &Cpu) -> Result<Array, BackwardError> {
+        let Origin::Operation { operator, saved } = &self.origin else {
+            unreachable!("only operations are computed again")
+        };
+        let mut saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let saved = saved.as_mut().ok_or(BackwardError::Freed(operator.name()))?;
+        saved.resolve(cpu)?;
+        let inputs: Vec<View<f32>> = saved.views().into_iter().flatten().collect();
+        let computed = compute(cpu, operator.as_ref(), &inputs);
+        computed.map(|(value, _)| value).map_err(|error| BackwardError::Recomputation(error.to_string()))
+    }
 }
 
 /// A derived drop would recurse along the chain of parents and overflow the stack on a deep graph.
@@ -118,9 +167,20 @@ impl Drop for Node {
 impl Node {
     fn take_references(&mut self) -> Vec<Arc<Node>> {
         let mut nodes: Vec<Arc<Node>> = std::mem::take(&mut self.parents).into_iter().flatten().collect();
-        if let Origin::Checkpoint(kept) = &mut self.origin {
-            let kept = kept.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-            nodes.extend(kept.into_iter().flat_map(|kept| kept.inputs).filter_map(|x| x.node().cloned()));
+        match &mut self.origin {
+            Origin::Leaf => {}
+            Origin::Operation { saved, .. } => {
+                let saved = saved.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+                let inputs = saved.into_iter().flat_map(|saved| saved.inputs).flatten();
+                nodes.extend(inputs.filter_map(|kept| match kept {
+                    Kept::Value(_) => None,
+                    Kept::Record(node) => Some(node),
+                }));
+            }
+            Origin::Checkpoint(kept) => {
+                let kept = kept.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+                nodes.extend(kept.into_iter().flat_map(|kept| kept.inputs).filter_map(|x| x.node().cloned()));
+            }
         }
         nodes
     }
@@ -146,8 +206,8 @@ pub enum BackwardError {
     /// The walk passed here before and freed what it needed.
     #[error("backward: the graph behind `{0}` was freed by an earlier backward; compute the value again")]
     Freed(&'static str),
-    /// A checkpoint's body failed or returned another shape when it ran again.
-    #[error("backward: a checkpoint's body, run again, differs from its first run: {0}")]
+    /// A checkpoint's body, or an operator, failed or returned another shape when it ran again.
+    #[error("backward: what was recomputed differs from its first run: {0}")]
     Recomputation(String),
 }
 
@@ -212,7 +272,8 @@ impl Tensor {
                 }
                 Origin::Operation { operator, saved } => {
                     let saved = saved.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    let saved = saved.ok_or(BackwardError::Freed(operator.name()))?;
+                    let mut saved = saved.ok_or(BackwardError::Freed(operator.name()))?;
+                    saved.resolve(&cpu)?;
                     let contributions = pull_back(&cpu, operator.as_ref(), &node.parents, &saved, adjoint);
                     for (parent, contribution) in contributions {
                         accumulate(&cpu, &mut met, parent, contribution);
@@ -258,7 +319,7 @@ fn pull_back(
     let read = Saved::new(
         operator.name(),
         &saved.shapes,
-        saved.inputs.iter().map(|input| input.as_ref().map(|array| array.view())).collect(),
+        saved.views(),
         saved.output.as_ref().map(|array| array.view()),
         saved.auxiliaries.iter().map(|array| array.view()).collect(),
     );

@@ -1,7 +1,7 @@
 //! A value, and how it came to be.
 
 use crate::array::Array;
-use crate::graph::{Node, SavedValues};
+use crate::graph::{Kept, Node, SavedValues};
 use crate::operator::{Output, Primitive, View};
 use crate::shape::{Shape, ShapeError};
 use crate::watch::{self, Phase, Seen};
@@ -28,24 +28,26 @@ use std::sync::Arc;
 pub struct Tensor {
     value: Arc<Array>,
     node: Option<Arc<Node>>,
+    /// Whether gradients that read the value keep its record instead.
+    recomputed: bool,
 }
 
 impl Tensor {
     /// A value that no gradient is wanted for: data, labels, a mask.
     pub fn constant(value: impl Into<Arc<Array>>) -> Tensor {
-        Tensor { value: value.into(), node: None }
+        Tensor { value: value.into(), node: None, recomputed: false }
     }
 
     /// A value that gradients are wanted for: what is computed from it is recorded.
     pub fn variable(value: impl Into<Arc<Array>>) -> Tensor {
         let value = value.into();
         let node = Node::leaf(value.shape().clone());
-        Tensor { value, node: Some(node) }
+        Tensor { value, node: Some(node), recomputed: false }
     }
 
     /// `value` as the result recorded by `node`.
     pub(crate) fn recorded(value: Arc<Array>, node: Option<Arc<Node>>) -> Tensor {
-        Tensor { value, node }
+        Tensor { value, node, recomputed: false }
     }
 
     /// The value.
@@ -87,7 +89,15 @@ impl Tensor {
 
     /// The same value without its record: gradients stop here.
     pub fn detach(&self) -> Tensor {
-        Tensor { value: Arc::clone(&self.value), node: None }
+        Tensor { value: Arc::clone(&self.value), node: None, recomputed: false }
+    }
+
+    /// The same value, which gradients will compute again, with equal bits, instead of keeping it: for what is
+    /// large and cheap, such as a normalization. Where its operator's gradient does not keep all inputs itself, the
+    /// value is kept as ever. In a chain of such values every link is computed from the first that is kept.
+    pub fn recomputed(self) -> Tensor {
+        let recomputed = self.node.as_ref().is_some_and(|node| node.keeps_all_inputs());
+        Tensor { recomputed, ..self }
     }
 }
 
@@ -118,18 +128,11 @@ pub fn apply_primitive(
     operator: Arc<dyn Primitive>,
     inputs: &[&Tensor],
 ) -> Result<(Tensor, Vec<Arc<Array>>), ShapeError> {
-    let shapes: Vec<&Shape> = inputs.iter().map(|input| input.shape()).collect();
-    let produced = operator.shape(&shapes)?;
-    let mut value = Array::uninitialized(produced.value);
-    let mut auxiliaries: Vec<Array> = produced.auxiliaries.into_iter().map(Array::uninitialized).collect();
     let views: Vec<View<f32>> = inputs.iter().map(|input| input.value.view()).collect();
-    let (shape, data) = value.parts_mut();
-    let mut output =
-        Output { shape, value: data, auxiliaries: auxiliaries.iter_mut().map(Array::data_mut).collect() };
-    operator.forward(&Cpu::current(), &views, &mut output);
+    let (value, auxiliaries) = compute(&Cpu::current(), operator.as_ref(), &views)?;
     if watch::is_watched() {
         let inputs: Vec<Option<u64>> = inputs.iter().map(|x| x.node().map(|node| node.id())).collect();
-        let parts = std::iter::once(&*output.value).chain(output.auxiliaries.iter().map(|aux| &**aux));
+        let parts = std::iter::once(value.data()).chain(auxiliaries.iter().map(Array::data));
         for (part, values) in parts.enumerate() {
             let operator = operator.name();
             watch::show(&Seen { phase: Phase::Forward, operator, inputs: &inputs, part, values });
@@ -141,7 +144,11 @@ pub fn apply_primitive(
         return Ok((Tensor::constant(value), auxiliaries));
     }
     let saves = operator.saves();
-    let keep = |k: usize| saves.inputs.contains(&k).then(|| Arc::clone(&inputs[k].value));
+    let kept = |input: &Tensor| match &input.node {
+        Some(node) if input.recomputed => Kept::Record(Arc::clone(node)),
+        _ => Kept::Value(Arc::clone(&input.value)),
+    };
+    let keep = |k: usize| saves.inputs.contains(&k).then(|| kept(inputs[k]));
     let saved = SavedValues {
         shapes: inputs.iter().map(|input| input.shape().clone()).collect(),
         inputs: (0..inputs.len()).map(keep).collect(),
@@ -151,4 +158,21 @@ pub fn apply_primitive(
     let parents = inputs.iter().map(|input| input.node.clone()).collect();
     let node = Node::operation(operator, parents, saved, value.shape().clone());
     Ok((Tensor::recorded(value, Some(node)), auxiliaries))
+}
+
+/// What `operator` makes of `inputs`: the value and the auxiliary outputs.
+pub(crate) fn compute(
+    cpu: &Cpu,
+    operator: &dyn Primitive,
+    inputs: &[View<f32>],
+) -> Result<(Array, Vec<Array>), ShapeError> {
+    let shapes: Vec<&Shape> = inputs.iter().map(View::shape).collect();
+    let produced = operator.shape(&shapes)?;
+    let mut value = Array::uninitialized(produced.value);
+    let mut auxiliaries: Vec<Array> = produced.auxiliaries.into_iter().map(Array::uninitialized).collect();
+    let (shape, data) = value.parts_mut();
+    let mut output =
+        Output { shape, value: data, auxiliaries: auxiliaries.iter_mut().map(Array::data_mut).collect() };
+    operator.forward(cpu, inputs, &mut output);
+    Ok((value, auxiliaries))
 }

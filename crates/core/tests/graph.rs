@@ -2,8 +2,10 @@
 
 use kinone_core::array::Array;
 use kinone_core::graph::{BackwardError, checkpoint};
+use kinone_core::ops::Conv2d;
 use kinone_core::shape::{Shape, ShapeError};
 use kinone_core::tensor::Tensor;
+use std::sync::Arc;
 
 fn variable(values: &[f32]) -> Tensor {
     Tensor::variable(Array::new([values.len()], values).unwrap())
@@ -57,6 +59,52 @@ fn a_checkpoint_changes_no_bit() {
         (bits(&a), bits(&b), y.data().to_vec())
     };
     assert_eq!(run(true), run(false));
+}
+
+/// Two convolutions with a normalization between them, of which nothing but the first convolution is kept.
+#[test]
+fn what_is_recomputed_has_the_same_bits_and_is_not_kept() {
+    let run = |recompute: bool| {
+        let numbers = |shape: [usize; 4], factor: usize| {
+            let values: Vec<f32> =
+                (0..shape.iter().product()).map(|k| ((k * factor) % 23) as f32 / 7.0 - 1.5).collect();
+            Tensor::variable(Array::new(shape, &values).unwrap())
+        };
+        let (x, w, v) = (numbers([2, 3, 5, 4], 5), numbers([4, 3, 1, 1], 7), numbers([2, 4, 1, 1], 11));
+        let vector = |value: f32| Tensor::variable(Array::full([4], value));
+        let (gamma, beta) = (vector(1.5), vector(-0.25));
+        let again = |tensor: Tensor| if recompute { tensor.recomputed() } else { tensor };
+        let first = x.conv2d(&w, None, Conv2d::default()).unwrap();
+        let middle = again(first.batch_norm2d_relu(&gamma, &beta, 1e-5).unwrap().0);
+        let second = again(middle.conv2d(&v, None, Conv2d::default()).unwrap());
+        let value = Arc::downgrade(middle.value());
+        drop(middle);
+        assert_eq!(value.upgrade().is_none(), recompute);
+        let y = second.mul(&second).unwrap();
+        drop(second);
+        let adjoints = y.backward_from(ones(&y), &[]).unwrap();
+        [&x, &w, &v, &gamma, &beta]
+            .map(|t| adjoints.of(t).unwrap().data().iter().map(|x| x.to_bits()).collect::<Vec<_>>())
+    };
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn what_cannot_be_computed_again_is_kept() {
+    let a = variable(&[1.0, -2.0]);
+    let y = a.relu().unwrap().recomputed().mul(&a).unwrap();
+    assert_eq!(y.backward_from(ones(&y), &[]).unwrap().of(&a).unwrap().data(), [2.0, 0.0]);
+    assert_eq!(a.clone().recomputed().mul(&a).unwrap().data(), [1.0, 4.0]);
+}
+
+#[test]
+fn a_long_chain_of_recomputed_values_is_dropped() {
+    let a = Tensor::variable(Array::scalar(0.5));
+    let mut y = a.clone();
+    for _ in 0..100_000 {
+        y = y.mul(&a).unwrap().recomputed();
+    }
+    drop(y);
 }
 
 #[test]

@@ -143,6 +143,7 @@ pub trait Task {
 pub struct Cpu {
     isa: Isa,
     pool: Arc<Pool>,
+    fuses: bool,
 }
 
 static DEFAULT: OnceLock<RwLock<Cpu>> = OnceLock::new();
@@ -165,7 +166,7 @@ impl Cpu {
         if crate::pool::flushes_denormals() {
             return Err(CpuError::Flushing);
         }
-        Ok(Cpu { isa, pool: Arc::new(Pool::new(threads)) })
+        Ok(Cpu { isa, pool: Arc::new(Pool::new(threads)), fuses: true })
     }
 
     /// The selected instruction set ([`Isa::selected`]) on every core of the machine.
@@ -209,6 +210,17 @@ impl Cpu {
         SCOPED.with_borrow_mut(|stack| stack.push(self.clone()));
         let _leave = Leave;
         body()
+    }
+
+    /// The same with one operator after another where one could stand for several: slower and with more memory,
+    /// the same bits.
+    pub fn unfused(self) -> Cpu {
+        Cpu { fuses: false, ..self }
+    }
+
+    /// Whether one operator may stand for several.
+    pub fn fuses(&self) -> bool {
+        self.fuses
     }
 
     /// The instruction set.

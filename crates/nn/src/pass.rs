@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Pass {
     purpose: Purpose,
     observations: Option<Arc<Mutex<Vec<Observation>>>>,
-    fused: bool,
+    recomputing: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -38,17 +38,17 @@ impl Pass {
     /// parameters recorded.
     pub fn training(seed: u64, epoch: u32, samples: &[u64]) -> Pass {
         let purpose = Purpose::Training { seed, epoch, samples: samples.into() };
-        Pass { purpose, observations: Some(Arc::default()), fused: true }
+        Pass { purpose, observations: Some(Arc::default()), recomputing: false }
     }
 
     /// Evaluation: running statistics, no dropout, nothing recorded.
     pub fn evaluation() -> Pass {
-        Pass { purpose: Purpose::Evaluation, observations: None, fused: true }
+        Pass { purpose: Purpose::Evaluation, observations: None, recomputing: false }
     }
 
     /// Evaluation with everything recorded, the statistics too, so that the graph shows the whole function.
     pub fn trace() -> Pass {
-        Pass { purpose: Purpose::Trace, observations: None, fused: true }
+        Pass { purpose: Purpose::Trace, observations: None, recomputing: false }
     }
 
     /// The same pass, whose observations are discarded: for running a checkpoint's body again.
@@ -56,15 +56,15 @@ impl Pass {
         Pass { observations: None, ..self.clone() }
     }
 
-    /// The same pass with one operator after another where a layer knows one for several. Decides speed and
-    /// memory; every bit is the same.
-    pub fn unfused(self) -> Pass {
-        Pass { fused: false, ..self }
+    /// The same pass in which layers keep less for the gradient and compute the rest again. Decides memory and
+    /// speed; every bit is the same.
+    pub fn recomputing(self) -> Pass {
+        Pass { recomputing: true, ..self }
     }
 
-    /// Whether one operator may stand for several.
-    pub fn is_fused(&self) -> bool {
-        self.fused
+    /// `tensor`, to be computed again by the gradients that read it if the pass is [recomputing](Pass::recomputing).
+    pub fn spare(&self, tensor: Tensor) -> Tensor {
+        if self.recomputing { tensor.recomputed() } else { tensor }
     }
 
     /// Whether values are all that is wanted: evaluation that nothing records, fused.

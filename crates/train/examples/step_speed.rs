@@ -18,14 +18,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let depth: Depth = arguments.first().map_or("resnet18", String::as_str).parse()?;
     let (batch, size, steps, threads) = (number(1, 32)?, number(2, 224)?, number(3, 6)?, number(4, 2)?);
     let cpu = Cpu::new(Isa::selected()?, threads)?;
-    cpu.clone().install();
     let draw = Init::new(1);
     let model = ResNet::new(depth, 1, 15, 1);
     let mode = arguments.get(5).map_or("fused", String::as_str);
-    let model = if mode == "recompute" { model.checkpointed() } else { model };
+    let cpu = if mode == "unfused" { cpu.unfused() } else { cpu };
+    cpu.clone().install();
+    let model = if mode == "recompute" { model.recomputing() } else { model };
     let rate = Rate::new(1e-3, Schedule::Constant, 0);
     let mut trainer = Trainer::new(model, Optimizer::new(Rule::adam()), rate, None, 1);
-    trainer.fused = mode != "unfused";
     let mut speeds = Vec::new();
     let mut last = 0.0;
     for step in 0..steps + 2 {

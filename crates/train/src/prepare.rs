@@ -122,7 +122,7 @@ pub fn model(config: &Config) -> Result<ResNet, PrepareError> {
 pub fn fresh(config: &Config) -> Result<ResNet, PrepareError> {
     let depth: Depth = config.model.parse()?;
     let model = ResNet::new(depth, 1, classes(config).count(), config.seed);
-    Ok(if config.recompute { model.checkpointed() } else { model })
+    Ok(if config.recompute { model.recomputing() } else { model })
 }
 
 /// The model of a run with these weights.

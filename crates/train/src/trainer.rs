@@ -19,8 +19,6 @@ pub struct Trainer<M> {
     pub model: M,
     /// The learning rate over time.
     pub rate: Rate,
-    /// Whether one operator may stand for several: decides speed and memory, no bit.
-    pub fused: bool,
     parameters: Vec<(String, Parameter)>,
     optimizer: Optimizer,
     ema: Option<Ema>,
@@ -92,7 +90,7 @@ impl<M: Module> Trainer<M> {
     /// At the first step of a run.
     pub fn new(model: M, optimizer: Optimizer, rate: Rate, clip_norm: Option<f64>, seed: u64) -> Self {
         let parameters = parameters(&model);
-        Trainer { model, rate, fused: true, parameters, optimizer, ema: None, clip_norm, seed, step: 0 }
+        Trainer { model, rate, parameters, optimizer, ema: None, clip_norm, seed, step: 0 }
     }
 
     /// The same with a moving average of the weights, which begins as they are now.

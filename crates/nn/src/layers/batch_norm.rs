@@ -7,6 +7,7 @@ use kinone_core::array::Array;
 use kinone_core::ops::{BatchStatistics, Conv2d, Conv2dBatchNorm2dEval};
 use kinone_core::shape::ShapeError;
 use kinone_core::tensor::Tensor;
+use kinone_kernels::Cpu;
 
 /// `x [n, c, h, w] -> [n, c, h, w]`; parameters `weight [c]`, `bias [c]`, statistics `running_mean [c]`,
 /// `running_var [c]`, counter `num_batches_tracked`.
@@ -42,8 +43,8 @@ impl BatchNorm2d {
 }
 
 impl BatchNorm2d {
-    /// `relu(forward(x))`, or `relu(forward(x) + residual)`: in training by one operator, unless the pass is
-    /// [unfused](Pass::unfused).
+    /// `relu(forward(x))`, or `relu(forward(x) + residual)`: in training by one operator, unless the [`Cpu`] is
+    /// [unfused](Cpu::unfused).
     ///
     /// # Errors
     /// `x` or `residual` does not fit.
@@ -53,7 +54,7 @@ impl BatchNorm2d {
         x: &Tensor,
         residual: Option<&Tensor>,
     ) -> Result<Tensor, ShapeError> {
-        if !(pass.is_training() && pass.is_fused()) {
+        if !(pass.is_training() && Cpu::current().fuses()) {
             let y = self.forward(pass, x)?;
             return match residual {
                 Some(residual) => y.add(residual)?.relu(),

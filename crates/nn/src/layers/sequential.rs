@@ -69,3 +69,32 @@ impl<M: Module + ?Sized + 'static> Module for Checkpointed<M> {
         self.0.visit(visitor);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::Init;
+    use crate::layers::{Activation, BatchNorm2d, Conv2d, ConvConfig};
+    use crate::state::{dictionary, parameters};
+    use kinone_core::array::Array;
+
+    /// Gradients and observed statistics, as bits.
+    fn run(checkpointed: bool) -> Vec<Vec<u8>> {
+        let conv = Conv2d::new(&Init::new(3), 2, 2, ConvConfig::same(3, 1));
+        let block =
+            Sequential::new(vec![Box::new(conv), Box::new(BatchNorm2d::new(2)), Box::new(Activation::Relu)]);
+        let block = if checkpointed { block.checkpointed() } else { block };
+        let pass = Pass::training(1, 0, &[0, 1]);
+        let y = block.forward(&pass, &Tensor::constant(Init::new(5).normal([2, 2, 4, 4], 1.0))).unwrap();
+        let adjoints = y.backward_from(Array::full([2, 2, 4, 4], 0.5), &[]).unwrap();
+        pass.commit();
+        let bytes = |array: &Array| array.data().iter().flat_map(|x| x.to_le_bytes()).collect();
+        let gradients = parameters(&block).into_iter().map(|(_, p)| bytes(adjoints.of(&p.tensor()).unwrap()));
+        gradients.chain(dictionary(&block).values().map(|value| value.bytes())).collect()
+    }
+
+    #[test]
+    fn checkpointed_modules_have_the_same_gradients_and_observe_once() {
+        assert_eq!(run(true), run(false));
+    }
+}

@@ -84,6 +84,7 @@ pub struct ResNet {
     layers: [Sequential; 4],
     avgpool: AdaptiveAvgPool2d,
     fc: Linear,
+    recomputing: bool,
 }
 
 impl ResNet {
@@ -115,19 +116,22 @@ impl ResNet {
             layers,
             avgpool: AdaptiveAvgPool2d(1, 1),
             fc: Linear::new(&init.at("fc"), inputs, classes),
+            recomputing: false,
         }
     }
 
-    /// The same network with less memory in training: of each block its input alone is kept.
-    pub fn checkpointed(self) -> ResNet {
-        ResNet { layers: self.layers.map(Sequential::checkpointed), ..self }
+    /// The same network with less memory in training: in each block what normalizations and 1×1 convolutions that
+    /// widen return is computed again instead of kept.
+    pub fn recomputing(self) -> ResNet {
+        ResNet { recomputing: true, ..self }
     }
 }
 
 impl Module for ResNet {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
-        let x = self.conv1.forward_norm(pass, &self.bn1, x, None, true)?;
-        let x = self.maxpool.forward(pass, &x)?;
+        let pass = &if self.recomputing { pass.clone().recomputing() } else { pass.clone() };
+        // Nothing large has a name here: what no gradient reads is freed before the blocks begin.
+        let x = self.maxpool.forward(pass, &self.conv1.forward_norm(pass, &self.bn1, x, None, true)?)?;
         let x = self.layers.iter().try_fold(x, |x, layer| layer.forward(pass, &x))?;
         let x = self.avgpool.forward(pass, &x)?;
         self.fc.forward(pass, &Flatten.forward(pass, &x)?)
@@ -148,7 +152,7 @@ impl Module for ResNet {
 #[derive(Debug)]
 struct Block {
     branch: Vec<(Conv2d, BatchNorm2d)>,
-    shortcut: Option<Shortcut>,
+    shortcut: Option<(Conv2d, BatchNorm2d)>,
 }
 
 impl Block {
@@ -174,7 +178,7 @@ impl Block {
         let shortcut = (stride != 1 || inputs != outputs).then(|| {
             let conv =
                 Conv2d::new(&init.at("downsample").at(0), inputs, outputs, ConvConfig::same(1, stride));
-            Shortcut(conv, BatchNorm2d::new(outputs))
+            (conv, BatchNorm2d::new(outputs))
         });
         let layer = |(index, &(from, to, config)): (usize, &(usize, usize, ConvConfig))| {
             let init = init.at(format!("conv{}", index + 1));
@@ -186,12 +190,21 @@ impl Block {
 
 impl Module for Block {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
-        let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(pass, x)).transpose()?;
-        let residual = shortcut.as_ref().unwrap_or(x);
-        let last = self.branch.len() - 1;
-        self.branch.iter().enumerate().try_fold(x.clone(), |y, (index, (conv, norm))| {
-            conv.forward_norm(pass, norm, &y, (index == last).then_some(residual), true)
-        })
+        if pass.infers() {
+            return self.infer(pass, x);
+        }
+        let Some(((last, last_norm), others)) = self.branch.split_last() else { return x.relu() };
+        let inner = others.iter().try_fold(x.clone(), |y, (conv, norm)| {
+            norm.forward_relu(pass, &conv.forward(pass, &y)?, None).map(|y| pass.spare(y))
+        });
+        let y = last.forward(pass, &inner?)?;
+        // A 1×1 convolution that widens returns much and costs little.
+        let y = if self.branch.len() > 2 { pass.spare(y) } else { y };
+        let shortcut = match &self.shortcut {
+            Some((conv, norm)) => &norm.forward(pass, &pass.spare(conv.forward(pass, x)?))?,
+            None => x,
+        };
+        last_norm.forward_relu(pass, &y, Some(shortcut))
     }
 
     fn visit(&self, visitor: &mut Visitor) {
@@ -199,24 +212,23 @@ impl Module for Block {
             visitor.module(&format!("conv{}", index + 1), conv);
             visitor.module(&format!("bn{}", index + 1), norm);
         }
-        if let Some(shortcut) = &self.shortcut {
-            visitor.module("downsample", shortcut);
+        if let Some((conv, norm)) = &self.shortcut {
+            visitor.module("downsample.0", conv);
+            visitor.module("downsample.1", norm);
         }
     }
 }
 
-/// A convolution with its normalization, under the names `0` and `1`.
-#[derive(Debug)]
-struct Shortcut(Conv2d, BatchNorm2d);
-
-impl Module for Shortcut {
-    fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
-        self.0.forward_norm(pass, &self.1, x, None, false)
-    }
-
-    fn visit(&self, visitor: &mut Visitor) {
-        visitor.module("0", &self.0);
-        visitor.module("1", &self.1);
+impl Block {
+    /// The same where values alone are wanted: one operator a convolution.
+    fn infer(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
+        let shortcut = self.shortcut.as_ref();
+        let shortcut = shortcut.map(|(conv, norm)| conv.forward_norm(pass, norm, x, None, false)).transpose()?;
+        let residual = shortcut.as_ref().unwrap_or(x);
+        let last = self.branch.len() - 1;
+        self.branch.iter().enumerate().try_fold(x.clone(), |y, (index, (conv, norm))| {
+            conv.forward_norm(pass, norm, &y, (index == last).then_some(residual), true)
+        })
     }
 }
 
