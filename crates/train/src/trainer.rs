@@ -193,7 +193,6 @@ impl<M: Module> Trainer<M> {
         let (mut total, mut loss_sum, mut passes) = (Adjoints::default(), 0.0, Vec::new());
         for batch in &batches {
             let pass = Pass::training(self.seed, epoch, &batch.samples);
-            let pass = if self.fused { pass } else { pass.unfused() };
             let loss = self.loss(&pass, batch)?;
             let value = loss.data()[0];
             if !value.is_finite() {
