@@ -4,6 +4,7 @@ mod common;
 
 use common::{Place, TINY, printed};
 use kinone::kernels::Isa;
+use kinone::runs::config::ConvAlgo;
 use kinone::runs::weights;
 use serde_json::Value;
 use std::fs;
@@ -178,4 +179,28 @@ fn one_seed_is_one_hash() {
     assert!(different.is_empty(), "{first}, but {different:?}");
 
     assert_ne!(hash(None, &["--seed", "43"]), first);
+}
+
+/// Minimal filtering is another definition: other bits than the plain sum, the same on every instruction set and number
+/// of threads, recorded, and followed by what uses the weights.
+#[test]
+fn minimal_filtering_is_recorded_and_followed() {
+    let place = Place::new();
+    let run = |name: &str, algorithm: &str, isa: Isa, threads: &str| -> Value {
+        let arguments = train(name, &["--conv-algo", algorithm, "--threads", threads]);
+        let mut command = place.command(&arguments);
+        command.env("KINONE_ISA", isa.name());
+        serde_json::from_str(&printed(command.output().unwrap(), &arguments)).unwrap()
+    };
+    let widest = Isa::present().pop().unwrap();
+    let direct = run("direct", "direct", widest, "2");
+    let minimal = run("minimal", "winograd", widest, "2");
+    assert_ne!(minimal["weights_sha256"], direct["weights_sha256"]);
+    assert_eq!(run("scalar", "winograd", Isa::Scalar, "3")["weights_sha256"], minimal["weights_sha256"]);
+    let config = fs::read_to_string(place.path("minimal/config.toml")).unwrap();
+    assert!(config.lines().any(|line| line == "conv_algo = \"winograd\""), "{config}");
+    let metrics = place.json(&["evaluate", "--run-dir", "minimal", "--json"]);
+    assert_eq!(metrics["auroc_macro"], minimal["test_auroc_macro"]);
+    let (header, _) = weights::load(&place.path("minimal/checkpoints/best.safetensors")).unwrap();
+    assert_eq!(header.conv_algo, ConvAlgo::Winograd);
 }

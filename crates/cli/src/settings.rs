@@ -4,7 +4,7 @@ use crate::Failure;
 use clap::ValueEnum;
 use kinone_nn::models::Depth;
 use kinone_runs::CONTRACT;
-use kinone_runs::config::{Config, Data, OptimizerName, ScheduleName};
+use kinone_runs::config::{Config, ConvAlgo as ConvAlgoName, Data, OptimizerName, ScheduleName};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -84,6 +84,9 @@ pub(crate) struct Settings {
     /// Seed of everything random [default: 42]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// How convolutions are computed: other sums, so other bits [default: direct]
+    #[arg(long, value_name = "NAME")]
+    conv_algo: Option<ConvAlgo>,
     /// Recompute inner values instead of keeping them: less memory, equal bits
     #[arg(long)]
     #[serde(default)]
@@ -102,6 +105,14 @@ enum Optimizer {
     Adam,
     AdamW,
     RmsProp,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+enum ConvAlgo {
+    Direct,
+    Winograd,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Deserialize)]
@@ -157,6 +168,7 @@ impl Settings {
             patience: self.patience.or(below.patience),
             hash_every: self.hash_every.or(below.hash_every),
             seed: self.seed.or(below.seed),
+            conv_algo: self.conv_algo.or(below.conv_algo),
             recompute: self.recompute || below.recompute,
             load_checkpoint: self.load_checkpoint.or(below.load_checkpoint),
         }
@@ -261,6 +273,10 @@ impl Settings {
             hash_every: self.hash_every.unwrap_or(100),
             seed: self.seed.unwrap_or(42),
             no_finding: self.no_finding,
+            conv_algo: match self.conv_algo.unwrap_or(ConvAlgo::Direct) {
+                ConvAlgo::Direct => ConvAlgoName::Direct,
+                ConvAlgo::Winograd => ConvAlgoName::Winograd,
+            },
             recompute: self.recompute,
             data,
             load_checkpoint: self.load_checkpoint,

@@ -67,9 +67,9 @@ impl Pass {
         if self.recomputing { tensor.recomputed() } else { tensor }
     }
 
-    /// Whether values are all that is wanted: evaluation that nothing records, fused.
+    /// Whether values are all that is wanted: evaluation that nothing records, by fused operators.
     pub fn infers(&self) -> bool {
-        self.fused && matches!(self.purpose, Purpose::Evaluation)
+        matches!(self.purpose, Purpose::Evaluation) && Cpu::current().fuses()
     }
 
     /// Whether this is training.

@@ -1,5 +1,6 @@
 //! The configuration of a run: everything that decides its bits, and nothing else.
 
+use kinone_nn::layers::ConvAlgorithm;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -48,6 +49,9 @@ pub struct Config {
     pub seed: u64,
     /// Whether "No Finding" is a class of its own, the fifteenth.
     pub no_finding: bool,
+    /// By which definition convolutions are computed.
+    #[serde(default)]
+    pub conv_algo: ConvAlgo,
     /// Whether inner values are recomputed instead of kept: less memory, equal bits.
     pub recompute: bool,
     /// Where the images come from.
@@ -90,6 +94,26 @@ pub enum Data {
         /// Whether rows without an image are left out instead of refused.
         allow_missing: bool,
     },
+}
+
+/// By which definition convolutions are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConvAlgo {
+    /// The plain sum.
+    #[default]
+    Direct,
+    /// Winograd's minimal filtering where the layer's shape makes it worth while.
+    Winograd,
+}
+
+impl From<ConvAlgo> for ConvAlgorithm {
+    fn from(name: ConvAlgo) -> ConvAlgorithm {
+        match name {
+            ConvAlgo::Direct => ConvAlgorithm::Direct,
+            ConvAlgo::Winograd => ConvAlgorithm::Winograd,
+        }
+    }
 }
 
 /// The optimizers.

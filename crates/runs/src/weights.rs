@@ -1,6 +1,7 @@
 //! Weights in a file: safetensors, with what a later command must know in its header.
 
 use crate::CONTRACT;
+use crate::config::ConvAlgo;
 use kinone_core::array::Array;
 use kinone_core::shape::Shape;
 use kinone_files::{self as files, FileError};
@@ -19,6 +20,9 @@ pub struct Header {
     pub contract: u32,
     /// The network: `resnet18`.
     pub model: String,
+    /// By which definition its convolutions were computed.
+    #[serde(default)]
+    pub conv_algo: ConvAlgo,
     /// The classes, in the order of the logits.
     pub classes: Vec<String>,
     /// Pixels of a side of the square images.
@@ -171,6 +175,7 @@ mod tests {
         let header = Header {
             contract: CONTRACT,
             model: "resnet18".into(),
+            conv_algo: ConvAlgo::Winograd,
             classes: vec!["Mass".into()],
             image_size: 64,
             pixel_mean: 0.1,

@@ -1,10 +1,11 @@
-//! The speed of whole training steps: `step_speed [MODEL [BATCH [SIZE [STEPS [THREADS [MODE]]]]]]`, one channel, 15 classes,
-//! Adam. MODE is `fused`, `unfused` or `recompute`.
+//! The speed of whole training steps: `step_speed [MODEL [BATCH [SIZE [STEPS [THREADS [MODE [ALGORITHM]]]]]]]`, one channel,
+//! 15 classes, Adam. MODE is `fused`, `unfused` or `recompute`; ALGORITHM, of the convolutions, `direct` or `winograd`.
 //!
 //! Prints one JSON object: images a second (median, lowest, highest step) and the peak memory of the process.
 
 use kinone_kernels::{Cpu, Isa};
 use kinone_nn::init::Init;
+use kinone_nn::layers::ConvAlgorithm;
 use kinone_nn::models::{Depth, ResNet};
 use kinone_nn::optim::{Optimizer, Rule};
 use kinone_nn::schedule::{Rate, Schedule};
@@ -19,7 +20,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (batch, size, steps, threads) = (number(1, 32)?, number(2, 224)?, number(3, 6)?, number(4, 2)?);
     let cpu = Cpu::new(Isa::selected()?, threads)?;
     let draw = Init::new(1);
-    let model = ResNet::new(depth, 1, 15, 1);
+    let (algorithm, name) = match arguments.get(6).map(String::as_str) {
+        None | Some("direct") => (ConvAlgorithm::Direct, "direct"),
+        Some("winograd") => (ConvAlgorithm::Winograd, "winograd"),
+        Some(other) => return Err(format!("no algorithm `{other}`; known are direct and winograd").into()),
+    };
+    let model = ResNet::computed_by(algorithm, depth, 1, 15, 1);
     let mode = arguments.get(5).map_or("fused", String::as_str);
     let cpu = if mode == "unfused" { cpu.unfused() } else { cpu };
     cpu.clone().install();
@@ -45,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     speeds.sort_by(f64::total_cmp);
     let (low, median, high) = (speeds[0], speeds[speeds.len() / 2], speeds[speeds.len() - 1]);
     println!(
-        "{{\"model\": \"{depth}\", \"batch\": {batch}, \"size\": {size}, \"isa\": \"{}\", \"threads\": {threads}, \"mode\": \"{mode}\", \
+        "{{\"model\": \"{depth}\", \"batch\": {batch}, \"size\": {size}, \"isa\": \"{}\", \"threads\": {threads}, \"mode\": \"{mode}\", \"conv_algo\": \"{name}\", \
          \"img_s\": {median:.2}, \"low\": {low:.2}, \"high\": {high:.2}, \"peak_mib\": {:.0}, \"loss\": {last}}}",
         cpu.isa(),
         peak_mib()

@@ -280,6 +280,7 @@ impl<'a> Course<'a> {
         Header {
             contract: CONTRACT,
             model: config.model.clone(),
+            conv_algo: config.conv_algo,
             classes: names(data),
             image_size: preprocessing.size,
             pixel_mean: preprocessing.mean,

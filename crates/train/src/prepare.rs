@@ -121,7 +121,8 @@ pub fn model(config: &Config) -> Result<ResNet, PrepareError> {
 /// There is no model of that name.
 pub fn fresh(config: &Config) -> Result<ResNet, PrepareError> {
     let depth: Depth = config.model.parse()?;
-    let model = ResNet::new(depth, 1, classes(config).count(), config.seed);
+    let count = classes(config).count();
+    let model = ResNet::computed_by(config.conv_algo.into(), depth, 1, count, config.seed);
     Ok(if config.recompute { model.recomputing() } else { model })
 }
 
@@ -130,7 +131,8 @@ pub fn fresh(config: &Config) -> Result<ResNet, PrepareError> {
 /// # Errors
 /// They are of another model.
 pub fn holding(config: &Config, weights: &state::Dictionary) -> Result<ResNet, PrepareError> {
-    let model = ResNet::new(config.model.parse()?, 1, classes(config).count(), config.seed);
+    let (depth, count) = (config.model.parse()?, classes(config).count());
+    let model = ResNet::computed_by(config.conv_algo.into(), depth, 1, count, config.seed);
     fill(&model, Path::new("(in memory)"), weights)?;
     Ok(model)
 }
@@ -141,7 +143,8 @@ pub fn holding(config: &Config, weights: &state::Dictionary) -> Result<ResNet, P
 /// The file cannot be read, or its weights are not those of its model.
 pub fn trained(path: &Path) -> Result<(ResNet, Header), PrepareError> {
     let (header, dictionary) = weights::load(path)?;
-    let model = ResNet::new(header.model.parse()?, 1, header.classes.len(), 0);
+    let (depth, count) = (header.model.parse()?, header.classes.len());
+    let model = ResNet::computed_by(header.conv_algo.into(), depth, 1, count, 0);
     fill(&model, path, &dictionary)?;
     Ok((model, header))
 }

@@ -10,7 +10,7 @@ mod sequential;
 
 pub use activation::Activation;
 pub use batch_norm::BatchNorm2d;
-pub use conv::{Conv2d, ConvConfig};
+pub use conv::{Conv2d, ConvAlgorithm, ConvConfig, winograd_tile};
 pub use dropout::Dropout;
 pub use linear::{Flatten, Linear};
 pub use pool::{AdaptiveAvgPool2d, MaxPool2d};

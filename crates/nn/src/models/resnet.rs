@@ -3,7 +3,7 @@
 
 use crate::init::Init;
 use crate::layers::{
-    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, ConvConfig, Flatten, Linear, MaxPool2d, Sequential,
+    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, ConvAlgorithm, ConvConfig, Flatten, Linear, MaxPool2d, Sequential,
 };
 use crate::module::Module;
 use crate::pass::Pass;
@@ -90,8 +90,19 @@ pub struct ResNet {
 impl ResNet {
     /// A network of fresh weights, a pure function of the seed.
     pub fn new(depth: Depth, channels: usize, classes: usize, seed: u64) -> ResNet {
+        ResNet::computed_by(ConvAlgorithm::Direct, depth, channels, classes, seed)
+    }
+
+    /// The same network, its convolutions computed by another definition.
+    pub fn computed_by(
+        algorithm: ConvAlgorithm,
+        depth: Depth,
+        channels: usize,
+        classes: usize,
+        seed: u64,
+    ) -> ResNet {
         let init = Init::new(seed);
-        let stem = ConvConfig { kernel: 7, stride: 2, padding: 3, groups: 1, bias: false };
+        let stem = ConvConfig::same(7, 2);
         let mut inputs = 64;
         let layers = [0, 1, 2, 3].map(|stage| {
             let init = init.at(format!("layer{}", stage + 1));
@@ -100,9 +111,9 @@ impl ResNet {
                 let stride = if stage > 0 && index == 0 { 2 } else { 1 };
                 let init = init.at(index);
                 let block = if depth.has_bottlenecks() {
-                    Block::bottleneck(&init, inputs, width, stride)
+                    Block::bottleneck(&init, algorithm, inputs, width, stride)
                 } else {
-                    Block::basic(&init, inputs, width, stride)
+                    Block::basic(&init, algorithm, inputs, width, stride)
                 };
                 inputs = if depth.has_bottlenecks() { 4 * width } else { width };
                 Box::new(block)
@@ -157,16 +168,19 @@ struct Block {
 
 impl Block {
     /// Two 3×3 convolutions, the stride in the first.
-    fn basic(init: &Init, inputs: usize, width: usize, stride: usize) -> Block {
-        let plan = [(inputs, width, ConvConfig::same(3, stride)), (width, width, ConvConfig::same(3, 1))];
+    fn basic(init: &Init, by: ConvAlgorithm, inputs: usize, width: usize, stride: usize) -> Block {
+        let plan = [
+            (inputs, width, ConvConfig::same(3, stride).by(by)),
+            (width, width, ConvConfig::same(3, 1).by(by)),
+        ];
         Block::new(init, &plan, stride)
     }
 
     /// 1×1 down, 3×3 with the stride, 1×1 up to four times the width.
-    fn bottleneck(init: &Init, inputs: usize, width: usize, stride: usize) -> Block {
+    fn bottleneck(init: &Init, by: ConvAlgorithm, inputs: usize, width: usize, stride: usize) -> Block {
         let plan = [
             (inputs, width, ConvConfig::same(1, 1)),
-            (width, width, ConvConfig::same(3, stride)),
+            (width, width, ConvConfig::same(3, stride).by(by)),
             (width, 4 * width, ConvConfig::same(1, 1)),
         ];
         Block::new(init, &plan, stride)
@@ -223,7 +237,8 @@ impl Block {
     /// The same where values alone are wanted: one operator a convolution.
     fn infer(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
         let shortcut = self.shortcut.as_ref();
-        let shortcut = shortcut.map(|(conv, norm)| conv.forward_norm(pass, norm, x, None, false)).transpose()?;
+        let shortcut =
+            shortcut.map(|(conv, norm)| conv.forward_norm(pass, norm, x, None, false)).transpose()?;
         let residual = shortcut.as_ref().unwrap_or(x);
         let last = self.branch.len() - 1;
         self.branch.iter().enumerate().try_fold(x.clone(), |y, (index, (conv, norm))| {

@@ -16,7 +16,7 @@ use crate::product::{Panel, Rows, Sums, Tiles};
 use std::ops::Range;
 
 /// Transformed filters of at most so many values are shared.
-const SHARED: usize = 1 << 20;
+const SHARED: usize = 5 << 19;
 /// About how many tiles a thread takes through all steps at once.
 const TILES: usize = 56;
 /// Transformed squares of at most about so many values are shared.

@@ -1,10 +1,9 @@
 //! The schedule of the weight gradient: for each element of the square a product of matrices whose rows are
 //! channels, whose columns are filters, and whose terms are tiles, in leaves of the batch.
 //!
-//! Some leaves at a time, all threads transform the squares of inputs and of cotangents; then each takes some channels
-//! and filters through all elements.
+//! Some leaves at a time, all threads transform the squares of inputs and of cotangents; then they share the products.
 
-use super::correlate::squares_panel;
+use super::correlate::{padded, squares_panel};
 use super::filters::taps;
 use super::line::{Cotangent, Input, Line, Minimal};
 use super::squares::{Planes, Target, transform};
@@ -17,6 +16,8 @@ use std::ops::Range;
 
 /// Transformed squares of at most about so many values are kept at once.
 const SQUARES: usize = 2 << 20;
+/// Channels whose filters are transformed back together.
+const ROWS: usize = 16;
 
 pub(super) struct WeightGradient<'a> {
     pub(super) n: usize,
@@ -55,102 +56,183 @@ fn leaves(n: usize, tiles: (usize, usize), side: usize) -> Vec<Leaf> {
     leaves
 }
 
+/// Transformed squares of some leaves.
+struct Squares<'a> {
+    leaves: &'a [Leaf],
+    /// Their first row of tiles, and their tiles.
+    first: usize,
+    count: usize,
+    /// Of inputs, `[element][tile][stride]`.
+    v: Buffer,
+    stride: usize,
+    /// Where the channels of each tile lie.
+    steps: Vec<usize>,
+    /// Of cotangents, for each element, for each panel, `[tile][panel.width]`.
+    u: Buffer,
+    width: usize,
+}
+
+/// The extents that all steps share.
+struct Layout {
+    tiles: Tiles,
+    across: usize,
+    channels: usize,
+    panels: Vec<Panel>,
+    /// Of all panels together.
+    width: usize,
+    /// Sums kept of each output.
+    slots: usize,
+}
+
 impl WeightGradient<'_> {
     pub(super) fn run<A: Minimal<M, N>, const M: usize, const N: usize>(&self, cpu: &Cpu)
     where
         (Input, A): Line<N, N>,
         (Cotangent, A): Line<M, N>,
     {
-        let (channels, filters) = (self.images.channels, self.outputs.channels);
-        let (tiles, across) = (Tiles::of(cpu), self.outputs.tiles.1);
-        let panels = tiles.panels(filters, 1, 0);
-        let leaves = leaves(self.n, self.outputs.tiles, M);
-        let slots = leaves.iter().map(|leaf| leaf.sum + 1).max().unwrap_or(1);
-        let squares = [squares_panel(channels)];
-        let width: usize = panels.iter().map(|panel| panel.width).sum();
-        let each = (squares[0].width + width) * N * N;
-        let blocks = blocks(&leaves, across, SQUARES / each);
-        // Pieces of some channels and the filters of a panel.
-        let mut height = 4 * tiles.height();
-        while height > tiles.height() && channels.div_ceil(height) * panels.len() < 4 * cpu.threads() {
-            height = (height / 2).max(tiles.height());
-        }
-        let down = channels.div_ceil(height);
-        let size = |panel: &Panel| N * N * slots * height * panel.width;
-        let start = |index: usize| {
-            N * N
-                * slots
-                * height
-                * (panels[index % panels.len()].columns.start + index / panels.len() * width)
+        let (tiles, leaves) = (Tiles::of(cpu), leaves(self.n, self.outputs.tiles, M));
+        let panels = tiles.panels(self.outputs.channels, 1, 0);
+        let layout = Layout {
+            tiles,
+            across: self.outputs.tiles.1,
+            channels: self.images.channels,
+            width: panels.iter().map(|panel| panel.width).sum(),
+            panels,
+            slots: leaves.iter().map(|leaf| leaf.sum + 1).max().unwrap_or(1),
         };
-        let several = blocks.len() > 1;
-        let mut kept = Buffer::take(if several { start(down * panels.len()) } else { 0 });
-        let kept = SharedMut::new(&mut kept);
-        for (number, block) in blocks.iter().enumerate() {
-            let (first, last) = (block[0].rows.start, block[block.len() - 1].rows.end);
-            let count = (last - first) * across;
-            let (mut v, mut u) =
-                (Buffer::take(N * N * count * squares[0].width), Buffer::take(N * N * count * width));
-            let target = |memory, panels, width: usize| Target {
-                memory,
-                element: count * width,
-                panels,
-                first,
-                tiles: count,
-            };
-            let inputs = target(SharedMut::new(&mut v), &squares, squares[0].width);
-            let cotangents = target(SharedMut::new(&mut u), &panels, width);
-            cpu.for_ranges(last - first, 1, |range| {
-                let rows = first + range.start..first + range.end;
-                transform::<(Input, A), N, N>(cpu, (&self.images, self.x), rows.clone(), &inputs);
-                transform::<(Cotangent, A), M, N>(cpu, (&self.outputs, self.dy), rows, &cotangents);
-            });
-            let (images_element, outputs_element) = (count * squares[0].width, count * width);
-            let steps: Vec<usize> = (0..count).map(|tile| tile * squares[0].width).collect();
-            cpu.for_ranges(down * panels.len(), 1, |range| {
-                let mut own =
-                    Buffer::take(if several { 0 } else { panels.iter().map(size).max().unwrap_or(0) });
+        let each = (padded(layout.channels) + layout.width) * N * N;
+        match blocks(&leaves, layout.across, SQUARES / each)[..] {
+            [block] => self.by_pieces::<A, M, N>(cpu, &layout, block),
+            ref blocks => self.by_elements::<A, M, N>(cpu, &layout, blocks),
+        }
+    }
+
+    fn squares<'a, A: Minimal<M, N>, const M: usize, const N: usize>(
+        &self,
+        cpu: &Cpu,
+        layout: &Layout,
+        leaves: &'a [Leaf],
+    ) -> Squares<'a>
+    where
+        (Input, A): Line<N, N>,
+        (Cotangent, A): Line<M, N>,
+    {
+        let (first, last) = (leaves[0].rows.start, leaves[leaves.len() - 1].rows.end);
+        let (count, stride, width) = ((last - first) * layout.across, padded(layout.channels), layout.width);
+        let (mut v, mut u) = (Buffer::take(N * N * count * stride), Buffer::take(N * N * count * width));
+        let target = |memory, panels, width: usize| Target {
+            memory,
+            element: count * width,
+            panels,
+            first,
+            tiles: count,
+        };
+        let channels = [squares_panel(layout.channels)];
+        let inputs = target(SharedMut::new(&mut v), &channels[..], stride);
+        let cotangents = target(SharedMut::new(&mut u), &layout.panels[..], width);
+        cpu.for_ranges(last - first, 1, |range| {
+            let rows = first + range.start..first + range.end;
+            transform::<(Input, A), N, N>(cpu, (&self.images, self.x), rows.clone(), &inputs);
+            transform::<(Cotangent, A), M, N>(cpu, (&self.outputs, self.dy), rows, &cotangents);
+        });
+        let steps = (0..count).map(|tile| tile * stride).collect();
+        Squares { leaves, first, count, v, stride, steps, u, width }
+    }
+
+    /// Few filters and many tiles: the sums of all elements are kept from block to block, and each thread takes some
+    /// elements, so that it meets each square once.
+    fn by_elements<A: Minimal<M, N>, const M: usize, const N: usize>(
+        &self,
+        cpu: &Cpu,
+        layout: &Layout,
+        blocks: &[&[Leaf]],
+    ) where
+        (Input, A): Line<N, N>,
+        (Cotangent, A): Line<M, N>,
+    {
+        let Layout { channels, ref panels, width, slots, .. } = *layout;
+        let element = slots * channels * width;
+        let mut kept = Buffer::take(N * N * element);
+        for leaves in blocks {
+            let squares = self.squares::<A, M, N>(cpu, layout, leaves);
+            let kept = SharedMut::new(&mut kept);
+            cpu.for_ranges(N * N * panels.len(), 1, |range| {
                 for index in range {
-                    let panel = &panels[index % panels.len()];
-                    let rows =
-                        index / panels.len() * height..((index / panels.len() + 1) * height).min(channels);
-                    let bases: Vec<usize> = rows.clone().collect();
-                    let sums = if several {
-                        // SAFETY: every piece has sums of its own.
-                        unsafe { kept.slice(start(index)..start(index) + size(panel)) }
-                    } else {
-                        &mut own[..size(panel)]
-                    };
-                    let slot = height * panel.width;
-                    for e in 0..N * N {
-                        let sums = &mut sums[e * slots * slot..(e + 1) * slots * slot];
-                        let data = &v[e * images_element..(e + 1) * images_element];
-                        let right = &u[e * outputs_element + count * panel.columns.start..];
-                        for leaf in *block {
-                            let tile = (leaf.rows.start - first) * across..(leaf.rows.end - first) * across;
-                            let to = sums.as_mut_ptr();
-                            let earlier: Vec<*const f32> = leaf
-                                .earlier
-                                .iter()
-                                .map(|sum| to.wrapping_add(sum * slot).cast_const())
-                                .collect();
-                            let left = Rows { data, bases: &bases, steps: &steps[tile.clone()] };
-                            let to = Sums {
-                                to: to.wrapping_add(leaf.sum * slot),
-                                stride: panel.width,
-                                earlier: &earlier,
-                            };
-                            // SAFETY: there are `slots` sums of this piece, and they belong to this thread.
-                            unsafe {
-                                tiles.multiply(left, &right[tile.start * panel.width..], panel.width, to)
-                            };
-                        }
-                    }
-                    if number + 1 == blocks.len() {
-                        taps::<A, M, N>(cpu, (sums, slots * slot), (rows, channels), panel, self.dw);
-                    }
+                    let (e, panel) = (index / panels.len(), &panels[index % panels.len()]);
+                    let start = e * element + slots * channels * panel.columns.start;
+                    // SAFETY: every element and panel has sums of its own.
+                    let sums = unsafe { kept.slice(start..start + slots * channels * panel.width) };
+                    squares.multiply(layout, e, 0..channels, panel, sums);
                 }
             });
+        }
+        let down = channels.div_ceil(ROWS);
+        cpu.for_ranges(down * panels.len(), 1, |range| {
+            for index in range {
+                let panel = &panels[index % panels.len()];
+                let first = index / panels.len() * ROWS;
+                let rows = first..(first + ROWS).min(channels);
+                let sums = &kept[slots * channels * panel.columns.start + first * panel.width..];
+                taps::<A, M, N>(cpu, (sums, element), (rows, channels), panel, self.dw);
+            }
+        });
+    }
+
+    /// Many filters and few tiles: each thread takes some channels and a panel through all elements, and keeps its sums
+    /// no longer.
+    fn by_pieces<A: Minimal<M, N>, const M: usize, const N: usize>(
+        &self,
+        cpu: &Cpu,
+        layout: &Layout,
+        leaves: &[Leaf],
+    ) where
+        (Input, A): Line<N, N>,
+        (Cotangent, A): Line<M, N>,
+    {
+        let Layout { channels, ref panels, slots, .. } = *layout;
+        let squares = self.squares::<A, M, N>(cpu, layout, leaves);
+        let least = layout.tiles.height();
+        let mut height = 4 * least;
+        while height > least && channels.div_ceil(height) * panels.len() < 4 * cpu.threads() {
+            height = (height / 2).max(least);
+        }
+        let widest = panels.iter().map(|panel| panel.width).max().unwrap_or(0);
+        cpu.for_ranges(channels.div_ceil(height) * panels.len(), 1, |range| {
+            let mut own = Buffer::take(N * N * slots * height * widest);
+            for index in range {
+                let panel = &panels[index % panels.len()];
+                let first = index / panels.len() * height;
+                let rows = first..(first + height).min(channels);
+                let element = slots * rows.len() * panel.width;
+                for e in 0..N * N {
+                    let sums = &mut own[e * element..(e + 1) * element];
+                    squares.multiply(layout, e, rows.clone(), panel, sums);
+                }
+                taps::<A, M, N>(cpu, (&own, element), (rows, channels), panel, self.dw);
+            }
+        });
+    }
+}
+
+impl Squares<'_> {
+    /// Adds element `e` of the leaves to the sums `[slot][row][panel.width]` of some channels and a panel.
+    fn multiply(&self, layout: &Layout, e: usize, rows: Range<usize>, panel: &Panel, sums: &mut [f32]) {
+        let slot = rows.len() * panel.width;
+        assert_eq!(sums.len(), layout.slots * slot, "sums of another size");
+        let bases: Vec<usize> = rows.collect();
+        let data = &self.v[e * self.count * self.stride..(e + 1) * self.count * self.stride];
+        let right = &self.u[e * self.count * self.width + self.count * panel.columns.start..];
+        let sums = sums.as_mut_ptr();
+        let mut earlier: Vec<*const f32> = Vec::new();
+        for leaf in self.leaves {
+            let start = (leaf.rows.start - self.first) * layout.across;
+            let steps = &self.steps[start..start + leaf.rows.len() * layout.across];
+            earlier.clear();
+            earlier.extend(leaf.earlier.iter().map(|sum| sums.wrapping_add(sum * slot).cast_const()));
+            let left = Rows { data, bases: &bases, steps };
+            let to = Sums { to: sums.wrapping_add(leaf.sum * slot), stride: panel.width, earlier: &earlier };
+            // SAFETY: there are `slots` sums, measured above, and they belong to this thread.
+            unsafe { layout.tiles.multiply(left, &right[start * panel.width..], panel.width, to) };
         }
     }
 }
