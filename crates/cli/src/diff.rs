@@ -47,7 +47,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Some(Parting::Step { step, fields, operator, is_transcribed }) => {
             out(format_args!("{equal} steps are equal; they part in step {step}: {}", list(fields)))?;
             match operator {
-                Some((one, other)) => {
+                Some(operator) => {
+                    let (one, other) = &**operator;
                     let hash = |entry: &Option<_>| match entry {
                         Some(kinone_runs::transcript::Entry { sha256, .. }) => sha256.clone(),
                         None => "nothing".to_owned(),

@@ -180,6 +180,10 @@ impl Settings {
             model: Some(config.model),
             image_size: Some(config.image_size),
             no_finding: config.no_finding,
+            conv_algo: Some(match config.conv_algo {
+                ConvAlgoName::Direct => ConvAlgo::Direct,
+                ConvAlgoName::Winograd => ConvAlgo::Winograd,
+            }),
             epochs: Some(config.epochs),
             batch_size: Some(config.batch_size),
             accumulate: Some(config.accumulate),

@@ -6,6 +6,7 @@
 use crate::state::{Counter, Parameter, Statistic};
 use kinone_core::array::Array;
 use kinone_core::tensor::Tensor;
+use kinone_kernels::Cpu;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The context of one run.

@@ -347,6 +347,7 @@ pub(crate) mod tests {
             hash_every: 100,
             seed: 42,
             no_finding: false,
+            conv_algo: ConvAlgo::Direct,
             recompute: false,
             data: Data::BuiltIn { images: 100 },
             load_checkpoint: None,

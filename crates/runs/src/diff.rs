@@ -29,7 +29,7 @@ pub enum Parting {
         /// Its fields that differ.
         fields: Vec<Difference>,
         /// The first operator that made something else, in each, where both have a transcript.
-        operator: Option<(Option<Entry>, Option<Entry>)>,
+        operator: Option<Box<(Option<Entry>, Option<Entry>)>>,
         /// Whether both have a transcript of the step.
         is_transcribed: bool,
     },
@@ -75,7 +75,7 @@ pub fn compare(a: &Path, b: &Path) -> Result<Comparison, FileError> {
                 let is_transcribed = transcripts.is_some();
                 let operator = transcripts.and_then(|(one, other)| {
                     let (one, other) = transcript::parting(&one, &other)?;
-                    Some((one.cloned(), other.cloned()))
+                    Some(Box::new((one.cloned(), other.cloned())))
                 });
                 Parting::Step { step: one.step, fields, operator, is_transcribed }
             }
@@ -161,11 +161,10 @@ mod tests {
         assert_eq!((same.header.len(), same.equal_steps, same.parting), (0, 3, None));
         let other = compare(&run(0.2, &["1", "5", "6"], &["x", "z"]));
         assert_eq!((other.header[0].to_string(), other.equal_steps), ("lr 0.1 -> 0.2".to_owned(), 1));
-        let Some(Parting::Step { step: 2, fields, operator: Some((Some(one), Some(two))), .. }) =
-            other.parting
-        else {
+        let Some(Parting::Step { step: 2, fields, operator: Some(operator), .. }) = other.parting else {
             panic!()
         };
+        let (Some(one), Some(two)) = *operator else { panic!() };
         assert_eq!(fields[0].to_string(), "loss 2 -> 5");
         assert_eq!((one.sha256.as_str(), two.sha256.as_str()), ("y", "z"));
         let shorter = compare(&run(0.1, &["1"], &[]));

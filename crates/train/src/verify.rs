@@ -151,8 +151,8 @@ impl Records {
         if differences.is_empty() {
             return Ok(());
         }
-        let overrides = self.links.iter().filter(|link| matches!(link.body, Body::Override(_)));
-        let step = overrides.last().map_or(0, Link::step) + 1;
+        let mut overrides = self.links.iter().filter(|link| matches!(link.body, Body::Override(_)));
+        let step = overrides.next_back().map_or(0, Link::step) + 1;
         let file = run.config_file();
         let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
         fault(format!(

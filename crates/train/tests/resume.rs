@@ -2,7 +2,7 @@
 
 use kinone_kernels::{Cpu, Isa};
 use kinone_runs::CONTRACT;
-use kinone_runs::config::{Config, Data, OptimizerName, ScheduleName};
+use kinone_runs::config::{Config, ConvAlgo, Data, OptimizerName, ScheduleName};
 use kinone_runs::directory::RunDirectory;
 use kinone_runs::summary::Summary;
 use kinone_train::Saving;
@@ -56,6 +56,7 @@ fn config() -> Config {
         hash_every: 4,
         seed: 7,
         no_finding: false,
+        conv_algo: ConvAlgo::Direct,
         recompute: false,
         data: Data::BuiltIn { images: 100 },
         load_checkpoint: None,

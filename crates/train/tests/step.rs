@@ -9,7 +9,7 @@ use kinone_nn::schedule::{Rate, Schedule};
 use kinone_nn::state::{Dictionary, Value, Visitor, dictionary};
 use kinone_nn::{Module, Parameter, Pass};
 use kinone_runs::CONTRACT;
-use kinone_runs::config::{Config, Data, OptimizerName, ScheduleName};
+use kinone_runs::config::{Config, ConvAlgo, Data, OptimizerName, ScheduleName};
 use kinone_train::course::{Course, Plan, Validation};
 use kinone_train::prepare;
 use kinone_train::trainer::{Batch, StepError, Trainer};
@@ -110,6 +110,7 @@ fn a_run_out_of_patience_ends() {
         hash_every: 0,
         seed: 7,
         no_finding: false,
+        conv_algo: ConvAlgo::Direct,
         recompute: false,
         data: Data::BuiltIn { images: 100 },
         load_checkpoint: None,
