@@ -41,7 +41,7 @@ pub(crate) fn prefetch(at: *const f32) {
 
 /// Asks for the cache line at `at`, which will be written.
 #[inline(always)]
-pub(super) fn prefetch_to_write(at: *const f32) {
+pub(crate) fn prefetch_to_write(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; it cannot fault.
     unsafe {

@@ -38,6 +38,12 @@ pub(super) fn padded(channels: usize) -> usize {
     channels.next_multiple_of(16) + 16
 }
 
+/// The distance from one element of squares or filters to the next, for so many values each: that of a page and a line, so
+/// that the elements of one square lie on different lines of the cache.
+pub(super) fn apart(values: usize) -> usize {
+    values.next_multiple_of(1024) + 16
+}
+
 /// Where the channels of tiles lie.
 pub(super) fn squares_panel(channels: usize) -> Panel {
     Panel { columns: 0..channels, width: padded(channels) }
@@ -67,8 +73,8 @@ impl Correlation<'_> {
         let (tiles, channels, across) = (Tiles::of(cpu), self.from.channels, self.to.tiles.1);
         let panels = tiles.panels(self.to.channels, 1, 0);
         let width: usize = panels.iter().map(|panel| panel.width).sum();
-        let mut filters = Buffer::take(N * N * channels * width);
-        let element = channels * width;
+        let element = apart(channels * width);
+        let mut filters = Buffer::take(N * N * element);
         let shared = SharedMut::new(&mut filters);
         cpu.for_ranges(channels, 16, |terms| {
             for panel in &panels {
@@ -108,7 +114,7 @@ impl Correlation<'_> {
         let few = (TILES / across).clamp(1, step);
         for start in (0..rows).step_by(step) {
             let all = start..(start + step).min(rows);
-            let element = all.len() * across * stride;
+            let element = apart(all.len() * across * stride);
             let mut squares = Buffer::take(N * N * element);
             let panel = [squares_panel(channels)];
             let target = Target {
@@ -126,16 +132,16 @@ impl Correlation<'_> {
                 for part in range {
                     let panels = tiles.panels(self.to.channels, parts, part);
                     let widest = panels.iter().map(|panel| panel.width).max().unwrap_or(0);
-                    let mut filters = Buffer::take(N * N * channels * widest);
-                    let mut products = Buffer::take(N * N * few * across * widest);
+                    let mut filters = Buffer::take(N * N * apart(channels * widest));
+                    let mut products = Buffer::take(N * N * apart(few * across * widest));
                     for panel in &panels {
-                        let size = channels * panel.width;
+                        let size = apart(channels * panel.width);
                         let out = (SharedMut::new(&mut filters), 0, size);
                         self.filters.transform::<A, M, N>(cpu, panel, 0..channels, out);
                         for first in (all.start..all.end).step_by(few) {
                             let rows = first..(first + few).min(all.end);
                             let count = rows.len() * across;
-                            let each = count * panel.width;
+                            let each = apart(count * panel.width);
                             let (bases, steps) = offsets(first - start, count, across, stride, channels);
                             for e in 0..N * N {
                                 let data = &squares[e * element..(e + 1) * element];
@@ -196,8 +202,8 @@ impl Block {
     fn new(elements: usize, tiles: usize, channels: usize, width: usize) -> Block {
         let stride = padded(channels);
         let (bases, steps) = offsets(0, tiles, 1, stride, channels);
-        let squares = Buffer::take(elements * tiles * stride);
-        let products = Buffer::take(elements * tiles * padded(width));
+        let squares = Buffer::take(elements * apart(tiles * stride));
+        let products = Buffer::take(elements * apart(tiles * padded(width)));
         Block { tiles, channels, stride, width, squares, products, bases, steps }
     }
 
@@ -212,7 +218,7 @@ impl Block {
         let panel = [squares_panel(self.channels)];
         let target = Target {
             memory: SharedMut::new(&mut self.squares),
-            element: self.tiles * self.stride,
+            element: apart(self.tiles * self.stride),
             panels: &panel,
             first: rows.start,
             tiles: self.tiles,
@@ -230,11 +236,11 @@ impl Block {
         column: usize,
         width: usize,
     ) {
-        let size = self.tiles * self.stride;
+        let size = apart(self.tiles * self.stride);
         let data = &self.squares[e * size..(e + 1) * size];
         let left = Rows { data, bases: &self.bases[some.clone()], steps: &self.steps };
         let stride = padded(self.width);
-        let start = (e * self.tiles + some.start) * stride + column;
+        let start = e * apart(self.tiles * stride) + some.start * stride + column;
         let to = &mut self.products[start..][..(some.len() - 1) * stride + width];
         // SAFETY: `to` has a row of the panel's width for each tile.
         unsafe { tiles.multiply(left, right, width, Sums { to: to.as_mut_ptr(), stride, earlier: &[] }) };
@@ -249,7 +255,7 @@ impl Block {
     ) {
         let stride = padded(self.width);
         let products =
-            Products { data: &self.products, element: self.tiles * stride, stride, first: rows.start };
+            Products { data: &self.products, element: apart(self.tiles * stride), stride, first: rows.start };
         outputs::<A, M, N>(cpu, &products, (rows, channels), (&of.to, of.y));
     }
 }

@@ -6,7 +6,7 @@ use super::vectors::{Body, Register, dispatch};
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::lanes::Lanes;
+use crate::product::lanes::{Lanes, prefetch, prefetch_to_write};
 use crate::product::{Panel, transpose, transpose_to};
 use std::ops::Range;
 
@@ -30,6 +30,28 @@ impl Planes {
         let down = self.tiles.0;
         let images = rows.start / down..rows.end.div_ceil(down);
         images.map(move |n| (n, rows.start.max(n * down) - n * down..rows.end.min((n + 1) * down) - n * down))
+    }
+}
+
+/// Lines of memory that will be wanted soon: some values of each of some planes.
+#[derive(Clone, Copy)]
+struct Ahead {
+    from: *const f32,
+    plane: usize,
+    planes: usize,
+    values: usize,
+}
+
+impl Ahead {
+    /// Calls `ask` for part `part` of `parts` of the lines.
+    #[inline(always)]
+    fn lines(&self, part: usize, parts: usize, ask: fn(*const f32)) {
+        let lines = self.values.div_ceil(16);
+        for line in part * lines / parts..(part + 1) * lines / parts {
+            for plane in 0..self.planes {
+                ask(self.from.wrapping_add(plane * self.plane + line * 16));
+            }
+        }
     }
 }
 
@@ -81,6 +103,14 @@ pub(super) fn transform<L: Line<R, S>, const R: usize, const S: usize>(
                 let from = &x[(n * planes.channels + chunk) * plane + first * width..];
                 transpose(cpu, (lanes, pixels), (from, plane), (&mut staged, CHUNK));
             }
+            // The next channels of these rows, or the first channels of the next rows.
+            let next = if chunk + CHUNK < planes.channels { (chunk + CHUNK, first) } else { (0, last) };
+            let ahead = Ahead {
+                from: x.as_ptr().wrapping_add((n * planes.channels + next.0) * plane + next.1 * width),
+                plane,
+                planes: CHUNK.min(planes.channels - next.0),
+                values: pixels,
+            };
             let tile = (n * planes.tiles.0 + down.start - target.first) * across;
             assert!(tile + down.len() * across <= target.tiles, "more tiles than there is room for");
             let strip = Strip::<L, R, S> {
@@ -92,6 +122,7 @@ pub(super) fn transform<L: Line<R, S>, const R: usize, const S: usize>(
                 target,
                 chunk,
                 tile,
+                ahead,
                 line: std::marker::PhantomData,
             };
             // SAFETY: the buffers hold what the strip needs, other threads write other tiles, and `run` measures
@@ -116,13 +147,15 @@ struct Strip<'a, L, const R: usize, const S: usize> {
     chunk: usize,
     /// The first tile's number in the target.
     tile: usize,
+    /// Pixels of the next strip.
+    ahead: Ahead,
     line: std::marker::PhantomData<L>,
 }
 
 impl<L: Line<R, S>, const R: usize, const S: usize> Body for Strip<'_, L, R, S> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let Strip { planes, rows, down, staged, lines, target, chunk, tile, .. } = self;
+        let Strip { planes, rows, down, staged, lines, target, chunk, tile, ahead, .. } = self;
         let ((_, width), across, lines) = (planes.size, planes.tiles.1, lines.as_mut_ptr());
         let columns = (across - 1) * L::step() + R;
         for sub in 0..CHUNK / V::COUNT {
@@ -156,6 +189,9 @@ impl<L: Line<R, S>, const R: usize, const S: usize> Body for Strip<'_, L, R, S> 
                     }
                 }
                 for tj in 0..across {
+                    if sub == 0 {
+                        ahead.lines((ti - down.start) * across + tj, down.len() * across, prefetch);
+                    }
                     // SAFETY: columns of `lines`; the target was measured.
                     unsafe {
                         let from = lines.add(tj * L::step() * S * V::COUNT);
@@ -202,6 +238,10 @@ pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
         for chunk in channels.clone().step_by(CHUNK) {
             let lanes = CHUNK.min(channels.end - chunk);
             let tile = (n * planes.tiles.0 + down.start - products.first) * across;
+            let plane = height * width;
+            let (start, positions) =
+                ((n * planes.channels + chunk) * plane + pixels.start * width, pixels.len() * width);
+            let to = y.pointer(start..start + (lanes - 1) * plane + positions);
             let strip = OutputStrip::<A, M, N> {
                 products,
                 from: tile * products.stride + chunk - channels.start,
@@ -209,16 +249,14 @@ pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
                 planes,
                 down: down.clone(),
                 staged: &mut staged,
+                ahead: Ahead { from: to, plane, planes: lanes, values: positions },
                 algorithm: std::marker::PhantomData,
             };
             // SAFETY: the buffer holds what the strip needs, and `run` measures the products.
             unsafe { dispatch(cpu, strip) };
-            let (start, positions) =
-                (((n * planes.channels + chunk) * height + pixels.start) * width, pixels.len() * width);
-            let to = y.pointer(start..start + (lanes - 1) * height * width + positions);
             // SAFETY: both sides were measured; other calls write other rows or channels.
             unsafe {
-                transpose_to(cpu, (positions, lanes), (staged.as_ptr(), CHUNK), (to, height * width));
+                transpose_to(cpu, (positions, lanes), (staged.as_ptr(), CHUNK), (to, plane));
             }
         }
     }
@@ -234,13 +272,15 @@ struct OutputStrip<'a, A, const M: usize, const N: usize> {
     down: Range<usize>,
     /// Outputs `[row][column][16]`.
     staged: &'a mut [f32],
+    /// Where the outputs will go.
+    ahead: Ahead,
     algorithm: std::marker::PhantomData<A>,
 }
 
 impl<A: Minimal<M, N>, const M: usize, const N: usize> Body for OutputStrip<'_, A, M, N> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let OutputStrip { products, from, lanes, planes, down, staged, .. } = self;
+        let OutputStrip { products, from, lanes, planes, down, staged, ahead, .. } = self;
         let ((height, width), across) = (planes.size, planes.tiles.1);
         for sub in 0..lanes.div_ceil(V::COUNT) {
             let from = from + sub * V::COUNT;
@@ -249,6 +289,10 @@ impl<A: Minimal<M, N>, const M: usize, const N: usize> Body for OutputStrip<'_, 
             let staged = staged[sub * V::COUNT..].as_mut_ptr();
             for ti in down.clone() {
                 for tj in 0..across {
+                    if sub == 0 {
+                        let part = (ti - down.start) * across + tj;
+                        ahead.lines(part, down.len() * across, prefetch_to_write);
+                    }
                     // SAFETY: the processor has the instructions; the products were measured; only pixels of the
                     // strip are written.
                     unsafe {

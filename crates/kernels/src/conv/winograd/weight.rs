@@ -3,7 +3,7 @@
 //!
 //! Some leaves at a time, all threads transform the squares of inputs and of cotangents; then they share the products.
 
-use super::correlate::{padded, squares_panel};
+use super::correlate::{apart, padded, squares_panel};
 use super::filters::taps;
 use super::line::{Cotangent, Input, Line, Minimal};
 use super::squares::{Planes, Target, transform};
@@ -119,10 +119,11 @@ impl WeightGradient<'_> {
     {
         let (first, last) = (leaves[0].rows.start, leaves[leaves.len() - 1].rows.end);
         let (count, stride, width) = ((last - first) * layout.across, padded(layout.channels), layout.width);
-        let (mut v, mut u) = (Buffer::take(N * N * count * stride), Buffer::take(N * N * count * width));
+        let (mut v, mut u) =
+            (Buffer::take(N * N * apart(count * stride)), Buffer::take(N * N * apart(count * width)));
         let target = |memory, panels, width: usize| Target {
             memory,
-            element: count * width,
+            element: apart(count * width),
             panels,
             first,
             tiles: count,
@@ -151,7 +152,7 @@ impl WeightGradient<'_> {
         (Cotangent, A): Line<M, N>,
     {
         let Layout { channels, ref panels, width, slots, .. } = *layout;
-        let element = slots * channels * width;
+        let element = apart(slots * channels * width);
         let mut kept = Buffer::take(N * N * element);
         for leaves in blocks {
             let squares = self.squares::<A, M, N>(cpu, layout, leaves);
@@ -198,14 +199,15 @@ impl WeightGradient<'_> {
         }
         let widest = panels.iter().map(|panel| panel.width).max().unwrap_or(0);
         cpu.for_ranges(channels.div_ceil(height) * panels.len(), 1, |range| {
-            let mut own = Buffer::take(N * N * slots * height * widest);
+            let mut own = Buffer::take(N * N * apart(slots * height * widest));
             for index in range {
                 let panel = &panels[index % panels.len()];
                 let first = index / panels.len() * height;
                 let rows = first..(first + height).min(channels);
-                let element = slots * rows.len() * panel.width;
+                let size = slots * rows.len() * panel.width;
+                let element = apart(size);
                 for e in 0..N * N {
-                    let sums = &mut own[e * element..(e + 1) * element];
+                    let sums = &mut own[e * element..e * element + size];
                     squares.multiply(layout, e, rows.clone(), panel, sums);
                 }
                 taps::<A, M, N>(cpu, (&own, element), (rows, channels), panel, self.dw);
@@ -220,8 +222,9 @@ impl Squares<'_> {
         let slot = rows.len() * panel.width;
         assert_eq!(sums.len(), layout.slots * slot, "sums of another size");
         let bases: Vec<usize> = rows.collect();
-        let data = &self.v[e * self.count * self.stride..(e + 1) * self.count * self.stride];
-        let right = &self.u[e * self.count * self.width + self.count * panel.columns.start..];
+        let (v, u) = (apart(self.count * self.stride), apart(self.count * self.width));
+        let data = &self.v[e * v..(e + 1) * v];
+        let right = &self.u[e * u + self.count * panel.columns.start..];
         let sums = sums.as_mut_ptr();
         let mut earlier: Vec<*const f32> = Vec::new();
         for leaf in self.leaves {
