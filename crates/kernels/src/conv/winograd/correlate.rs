@@ -18,7 +18,9 @@ use std::ops::Range;
 /// Transformed filters of at most so many values are shared.
 const SHARED: usize = 5 << 19;
 /// About how many tiles a thread takes through all steps at once.
-const TILES: usize = 56;
+const TILES: usize = 28;
+/// About how many tiles' products of a panel a thread keeps before it transforms them back.
+const PANEL_TILES: usize = 56;
 /// Transformed squares of at most about so many values are shared.
 const SQUARES: usize = 6 << 20;
 
@@ -110,8 +112,7 @@ impl Correlation<'_> {
         let stride = padded(channels);
         let step = (SQUARES / (N * N * stride * across)).clamp(1, rows);
         let parts = cpu.threads().min(tiles.registers(self.to.channels));
-        // Rows of tiles whose products a thread keeps before it transforms them back.
-        let few = (TILES / across).clamp(1, step);
+        let few = (PANEL_TILES / across).clamp(1, step);
         for start in (0..rows).step_by(step) {
             let all = start..(start + step).min(rows);
             let element = apart(all.len() * across * stride);
