@@ -37,8 +37,10 @@ impl Arena {
     /// `len` f32, a multiple of [`PAGE`] above 0; whatever was there, zeros at first.
     pub(super) fn take(&mut self, len: usize) -> NonNull<f32> {
         let fit = |(index, stretch): (usize, &Stretch)| Some((stretch.spans.best(len)?, index));
-        let index = match self.0.iter().enumerate().filter_map(fit).min() {
-            Some((_, index)) => index,
+        let best = self.0.iter().enumerate().filter_map(fit).min().map(|(_, index)| index);
+        let roomy = || self.0.iter().position(|stretch| stretch.spans.has_room(len));
+        let index = match best.or_else(roomy) {
+            Some(index) => index,
             None => {
                 self.0.push(Stretch::new(len));
                 self.0.len() - 1
@@ -138,30 +140,51 @@ unsafe fn forget(start: NonNull<f32>, len: usize) {
 #[cfg(not(target_os = "linux"))]
 unsafe fn forget(_start: NonNull<f32>, _len: usize) {}
 
-/// The free spans of `0..len`: offset and length, no two neighbours.
+/// The free spans of `0..len`: what was used before, and beyond it what nobody has touched.
 #[derive(Debug)]
 struct Spans {
     len: usize,
+    /// The end of what was used before.
+    touched: usize,
+    /// The free spans before that: offset and length, no two neighbours.
     free: BTreeMap<usize, usize>,
 }
 
 impl Spans {
     fn new(len: usize) -> Spans {
-        Spans { len, free: BTreeMap::from([(0, len)]) }
+        Spans { len, touched: 0, free: BTreeMap::new() }
     }
 
     fn is_whole(&self) -> bool {
-        self.free.get(&0) == Some(&self.len)
+        self.free.values().sum::<usize>() == self.touched
     }
 
-    /// The length of the shortest span that holds `len`.
+    /// The length of the shortest used span that holds `len`.
     fn best(&self, len: usize) -> Option<usize> {
         self.free.values().copied().filter(|span| *span >= len).min()
     }
 
-    /// The start of the first of the shortest spans that hold `len`, of which the rest stays free.
+    /// Where what nobody has touched begins, with the free span before it.
+    fn end(&self) -> usize {
+        let last = self.free.last_key_value().filter(|(offset, len)| **offset + **len == self.touched);
+        last.map_or(self.touched, |(offset, _)| *offset)
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.len - self.end() >= len
+    }
+
+    /// The start of the first of the shortest used spans that hold `len`, of which the rest stays free; where there
+    /// is none, fresh memory.
     fn take(&mut self, len: usize) -> Option<usize> {
-        let best = self.best(len)?;
+        let Some(best) = self.best(len) else {
+            let offset = self.end();
+            return self.has_room(len).then(|| {
+                self.free.remove(&offset);
+                self.touched = offset + len;
+                offset
+            });
+        };
         let offset = *self.free.iter().find(|(_, span)| **span == best)?.0;
         self.free.remove(&offset);
         if best > len {
@@ -208,7 +231,7 @@ mod tests {
                 taken.push((offset, len));
             }
             let free: usize = spans.free.values().sum();
-            assert_eq!(free + taken.iter().map(|(_, len)| len).sum::<usize>(), 1000);
+            assert_eq!(free + taken.iter().map(|(_, len)| len).sum::<usize>(), spans.touched);
         }
         taken.into_iter().for_each(|(offset, len)| spans.give(offset, len));
         assert!(spans.is_whole());
@@ -223,7 +246,11 @@ mod tests {
         spans.give(25, 30);
         assert_eq!(spans.take(15), Some(0));
         assert_eq!(spans.take(41), None);
-        assert_eq!(spans.take(40), Some(60));
+        // Fresh memory last, though it is the shorter rest.
+        assert_eq!(spans.take(6), Some(25));
+        spans.give(55, 5);
+        assert_eq!(spans.take(60), Some(31));
+        assert_eq!(spans.touched, 91);
     }
 
     #[test]
