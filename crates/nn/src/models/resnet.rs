@@ -111,7 +111,7 @@ impl ResNet {
                 let stride = if stage > 0 && index == 0 { 2 } else { 1 };
                 let init = init.at(index);
                 let block = if depth.has_bottlenecks() {
-                    Block::bottleneck(&init, algorithm, inputs, width, stride)
+                    Block::bottleneck(&init, algorithm, inputs, width, stride, stage < 2)
                 } else {
                     Block::basic(&init, algorithm, inputs, width, stride)
                 };
@@ -164,6 +164,8 @@ impl Module for ResNet {
 struct Block {
     branch: Vec<(Conv2d, BatchNorm2d)>,
     shortcut: Option<(Conv2d, BatchNorm2d)>,
+    /// Whether the images are so large that a recomputing pass keeps no 1×1 convolution's output at all.
+    large: bool,
 }
 
 impl Block {
@@ -173,20 +175,27 @@ impl Block {
             (inputs, width, ConvConfig::same(3, stride).by(by)),
             (width, width, ConvConfig::same(3, 1).by(by)),
         ];
-        Block::new(init, &plan, stride)
+        Block::new(init, &plan, stride, false)
     }
 
     /// 1×1 down, 3×3 with the stride, 1×1 up to four times the width.
-    fn bottleneck(init: &Init, by: ConvAlgorithm, inputs: usize, width: usize, stride: usize) -> Block {
+    fn bottleneck(
+        init: &Init,
+        by: ConvAlgorithm,
+        inputs: usize,
+        width: usize,
+        stride: usize,
+        large: bool,
+    ) -> Block {
         let plan = [
             (inputs, width, ConvConfig::same(1, 1)),
             (width, width, ConvConfig::same(3, stride).by(by)),
             (width, 4 * width, ConvConfig::same(1, 1)),
         ];
-        Block::new(init, &plan, stride)
+        Block::new(init, &plan, stride, large)
     }
 
-    fn new(init: &Init, plan: &[(usize, usize, ConvConfig)], stride: usize) -> Block {
+    fn new(init: &Init, plan: &[(usize, usize, ConvConfig)], stride: usize, large: bool) -> Block {
         let inputs = plan[0].0;
         let outputs = plan[plan.len() - 1].1;
         let shortcut = (stride != 1 || inputs != outputs).then(|| {
@@ -198,7 +207,7 @@ impl Block {
             let init = init.at(format!("conv{}", index + 1));
             (Conv2d::new(&init, from, to, config), BatchNorm2d::new(to))
         };
-        Block { branch: plan.iter().enumerate().map(layer).collect(), shortcut }
+        Block { branch: plan.iter().enumerate().map(layer).collect(), shortcut, large }
     }
 }
 
@@ -208,11 +217,13 @@ impl Module for Block {
             return self.infer(pass, x);
         }
         let Some(((last, last_norm), others)) = self.branch.split_last() else { return x.relu() };
-        let inner = others.iter().try_fold(x.clone(), |y, (conv, norm)| {
-            norm.forward_relu(pass, &conv.forward(pass, &y)?, None).map(|y| pass.spare(y))
+        let inner = others.iter().enumerate().try_fold(x.clone(), |y, (index, (conv, norm))| {
+            let y = conv.forward(pass, &y)?;
+            let y = if self.large && index == 0 { pass.spare(y) } else { y };
+            norm.forward_relu(pass, &y, None).map(|y| pass.spare(y))
         });
         let y = last.forward(pass, &inner?)?;
-        // A 1×1 convolution that widens returns much and costs little.
+        // A 1×1 convolution costs little, and one that widens returns much.
         let y = if self.branch.len() > 2 { pass.spare(y) } else { y };
         let shortcut = match &self.shortcut {
             Some((conv, norm)) => &norm.forward(pass, &pass.spare(conv.forward(pass, x)?))?,
