@@ -1,5 +1,7 @@
-//! The project's chores: `cargo xtask test` runs every check there is, and installs what they need.
+//! The project's chores: `cargo xtask test` runs every check there is, and installs what they need; `cargo xtask
+//! bench` measures.
 
+mod bench;
 mod shell;
 mod test;
 
@@ -11,12 +13,16 @@ cargo xtask COMMAND
 Commands:
   test   every check: formatting, lints, documentation, tests, examples, licences, ONNX replay
          (installs cargo-deny under target/tools and a Python environment under target/oracle)
+  bench  [kernels|steps|inference|data|threads|all] [--quick]
+         the speed of convolutions, training steps, inference, the way from files to batches, and more threads;
+         figures are kept under benchmarks/record (benchmarks/README.md says how to read them)
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["test"] => test::every_check(),
+        ["bench", rest @ ..] => bench::command(rest),
         [] | ["help" | "--help" | "-h"] => {
             eprint!("{HELP}");
             ExitCode::SUCCESS

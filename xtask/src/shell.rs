@@ -31,6 +31,18 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     }
 }
 
+/// Runs it; what it prints.
+pub(crate) fn output(command: &mut Command) -> Result<String, String> {
+    let shown = format!("{command:?}");
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => {
+            String::from_utf8(output.stdout).map_err(|_| format!("{shown}: printed no text"))
+        }
+        Ok(output) => Err(format!("{shown}: {}", output.status)),
+        Err(error) => Err(format!("{shown}: {error}")),
+    }
+}
+
 /// Whether it succeeds, its output hidden.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
