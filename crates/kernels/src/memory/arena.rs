@@ -221,7 +221,7 @@ mod tests {
         for _ in 0..10_000 {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let number = (state >> 16) as usize;
-            if number % 2 == 0 && !taken.is_empty() {
+            if number.is_multiple_of(2) && !taken.is_empty() {
                 let (offset, len) = taken.swap_remove(number / 2 % taken.len());
                 spans.give(offset, len);
             } else if let Some(offset) = spans.take(1 + number % 97) {
