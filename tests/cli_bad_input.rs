@@ -83,7 +83,7 @@ fn data_directories() {
     place.refuses(3, &["nowhere is not a directory", "give the folder"], &on("nowhere"));
     place.refuses(3, &["file is not a directory"], &on("file"));
     place.refuses(3, &["empty holds no label file", "Data_Entry_2017.csv"], &on("empty"));
-    place.refuses(3, &["file"], &["synth", "--out-dir", "file"]);
+    place.refuses(5, &["file"], &["synth", "--out-dir", "file"]);
 
     place.succeeds(&["synth", "--out-dir", "d", "--images", "100", "--size", "32"]);
     place.refuses(3, &["d is not empty", "new or an empty"], &["synth", "--out-dir", "d"]);

@@ -95,7 +95,7 @@ fn sums(shape: Images, c: usize, x: &[f32], dy: &[f32], mean: f32) -> (f64, f64)
 }
 
 /// `dz = dy` where the ReLU let z or z + residual through, otherwise +0; then `dresidual = dz`,
-/// `dbeta = f32(s1)`, `dgamma = f32(s2·f64(invstd))` with the [`sums`] of dz;
+/// `dbeta = f32(s1)`, `dgamma = f32(s2·f64(invstd))` with the `sums` of dz;
 /// `k1 = f32(s1/m)`, `k2 = f32(((s2·f64(invstd))·f64(invstd))/m)`, `a = gamma·invstd`,
 /// `dx = a·fma(-(x - mean), k2, dz - k1)`.
 pub fn train_backward(
