@@ -202,6 +202,17 @@ pub(crate) fn unsupported() -> Unsupported {
     Unsupported(reason.to_owned())
 }
 
+/// What every form of it is checked on: `case` makes one of a name and the shape of the images.
+pub(crate) fn cases<O>(case: impl Fn(&'static str, [usize; 4]) -> Case<O>) -> Vec<Case<O>> {
+    vec![
+        case("a small batch", [3, 2, 3, 2]),
+        case("one pixel an image", [6, 3, 1, 1]),
+        case("one image", [1, 2, 3, 4]),
+        case("several leaves", [9, 5, 34, 33]).bits_only(),
+        case("large images", [2, 3, 67, 66]).bits_only(),
+    ]
+}
+
 impl Operator for BatchNorm2d {
     const DOC: Doc = Doc {
         name: "batch_norm2d",
@@ -253,12 +264,6 @@ impl Operator for BatchNorm2d {
             let vector = || Input::real([x[1]]);
             Case::new(name, BatchNorm2d { eps: 1e-5 }, [Input::real(x), vector(), vector()])
         };
-        vec![
-            case("a small batch", [3, 2, 3, 2]),
-            case("one pixel an image", [6, 3, 1, 1]),
-            case("one image", [1, 2, 3, 4]),
-            case("several leaves", [9, 5, 34, 33]).bits_only(),
-            case("large images", [2, 3, 67, 66]).bits_only(),
-        ]
+        cases(case)
     }
 }

@@ -1,7 +1,9 @@
 //! `batch_norm2d_add_relu`: batch normalization in training, a residual and a ReLU, in one pass over memory: the end
 //! of a residual block (He et al., CVPR 2016).
 
-use super::batch_norm2d::{BatchStatistics, forward, forward_fast, shapes, unsupported, vjp, vjp_fast};
+use super::batch_norm2d::{
+    BatchStatistics, cases, forward, forward_fast, shapes, unsupported, vjp, vjp_fast,
+};
 use crate::case::{Case, Input};
 use crate::onnx::{Fragment, Unsupported, Value};
 use crate::operator::{Doc, Operator, Output, Saved, Saves, Shapes, Slot, View};
@@ -101,12 +103,6 @@ impl Operator for BatchNorm2dAddRelu {
             let inputs = [Input::real(x), vector(), vector(), Input::real(x)];
             Case::new(name, BatchNorm2dAddRelu { eps: 1e-5 }, inputs)
         };
-        vec![
-            case("a small batch", [3, 2, 3, 2]),
-            case("one pixel an image", [6, 3, 1, 1]),
-            case("one image", [1, 2, 3, 4]),
-            case("several leaves", [9, 5, 34, 33]).bits_only(),
-            case("large images", [2, 3, 67, 66]).bits_only(),
-        ]
+        cases(case)
     }
 }

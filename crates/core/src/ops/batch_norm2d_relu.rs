@@ -1,7 +1,7 @@
 //! `batch_norm2d_relu`: batch normalization in training and a ReLU, in one pass over memory.
 
 use super::batch_norm2d::{
-    BatchStatistics, affine, forward, forward_fast, known_images, shapes, unsupported, vjp, vjp_fast,
+    BatchStatistics, affine, cases, forward, forward_fast, known_images, shapes, unsupported, vjp, vjp_fast,
 };
 use crate::case::{Case, Input};
 use crate::onnx::{Fragment, Unsupported, Value};
@@ -97,12 +97,6 @@ impl Operator for BatchNorm2dRelu {
             let vector = || Input::real([x[1]]);
             Case::new(name, BatchNorm2dRelu { eps: 1e-5 }, [Input::real(x), vector(), vector()])
         };
-        vec![
-            case("a small batch", [3, 2, 3, 2]),
-            case("one pixel an image", [6, 3, 1, 1]),
-            case("one image", [1, 2, 3, 4]),
-            case("several leaves", [9, 5, 34, 33]).bits_only(),
-            case("large images", [2, 3, 67, 66]).bits_only(),
-        ]
+        cases(case)
     }
 }
