@@ -29,7 +29,8 @@ pub(crate) struct Settings {
     /// Images of the built-in set, used where no data are named [default: 2400]
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// resnet18, resnet34, resnet50, resnet101 or resnet152 [default: resnet18]
+    /// resnet18, resnet34, resnet50, resnet101, resnet152, or resnet10w8, a small one for trying things out
+    /// [default: resnet18]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Pixels of a side of the images [default: 64 for the built-in set, 224 otherwise]
