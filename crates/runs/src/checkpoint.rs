@@ -167,8 +167,9 @@ impl Checkpoint {
         let length = bytes.len();
         let end = header_end(&bytes)
             .ok_or_else(|| damaged(format!("damaged: it ends at byte {length}, within its header")))?;
-        let (_, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| damaged(format!("damaged: {error}")))?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| {
+            damaged(format!("damaged: {error}; its header ends at byte {end}, the file at byte {length}"))
+        })?;
         let size = end + metadata.data_len();
         if size != length {
             let reason = format!("damaged: it has {length} bytes, its header says {size}");
