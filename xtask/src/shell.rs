@@ -47,3 +47,18 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
+
+/// Installs Debian packages.
+pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
+    println!("installing {} with apt-get", packages.join(", "));
+    let is_root = succeeds(&mut command("sh", &["-c", "[ \"$(id -u)\" = 0 ]"]));
+    let prefix: &[&str] = if is_root { &["apt-get"] } else { &["sudo", "apt-get"] };
+    let apt = |arguments: &[&str]| {
+        let all: Vec<&str> = prefix[1..].iter().chain(arguments).copied().collect();
+        run(command(prefix[0], &all).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    apt(&["update", "--quiet"])?;
+    let mut arguments = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
+    arguments.extend(packages);
+    apt(&arguments)
+}

@@ -1,6 +1,6 @@
 //! `cargo xtask test`.
 
-use crate::shell::{cargo, command, root, run, succeeds};
+use crate::shell::{cargo, command, install, root, run, succeeds};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -103,19 +103,4 @@ fn python_environment() -> Result<PathBuf, String> {
 
 fn has_ensurepip() -> bool {
     succeeds(&mut command("python3", &["-c", "import ensurepip"]))
-}
-
-/// Installs Debian packages.
-fn install(packages: &[&str]) -> Result<(), String> {
-    println!("installing {} with apt-get", packages.join(", "));
-    let is_root = succeeds(&mut command("sh", &["-c", "[ \"$(id -u)\" = 0 ]"]));
-    let prefix: &[&str] = if is_root { &["apt-get"] } else { &["sudo", "apt-get"] };
-    let apt = |arguments: &[&str]| {
-        let all: Vec<&str> = prefix[1..].iter().chain(arguments).copied().collect();
-        run(command(prefix[0], &all).env("DEBIAN_FRONTEND", "noninteractive"))
-    };
-    apt(&["update", "--quiet"])?;
-    let mut arguments = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
-    arguments.extend(packages);
-    apt(&arguments)
 }

@@ -1,0 +1,11 @@
+//! How faults are made and what is checked after each.
+
+#![allow(unused_imports, dead_code, reason = "each group of faults uses its part")]
+
+mod place;
+mod program;
+mod record;
+
+pub(crate) use place::{Place, TINY, Whole, small};
+pub(crate) use program::{Ended, Program, is_here, kinone};
+pub(crate) use record::{Fault, is_full, sample};

@@ -1,0 +1,43 @@
+//! The fault suite: one test for every fault of `list.rs`, named after it.
+//!
+//! `cargo test --test faults` tries an evenly spread sample of each fault's cases; `cargo xtask faults` tries
+//! all and writes `docs/FAULTS.md`. What cannot be tried on a machine is recorded as not tried, with the reason.
+
+#![cfg(target_os = "linux")]
+
+mod harness;
+mod list;
+
+mod a_files;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The ids of the test functions in the sources beside this one.
+fn tested() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults");
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (before, after) in text.split("\nfn fault_").zip(text.split("\nfn fault_").skip(1)) {
+            assert!(before.ends_with("#[test]"), "{}: fault_{} is no test", path.display(), &after[..20]);
+            ids.push(after[..3].to_uppercase());
+        }
+    }
+    ids
+}
+
+#[test]
+fn every_fault_has_its_test_and_every_test_its_fault() {
+    let ids: Vec<&str> = list::FAULTS.iter().map(|fault| fault.id).collect();
+    assert!(ids.is_sorted() && ids.len() == 84, "{} ids", ids.len());
+    let tested = tested();
+    let without: BTreeSet<&str> = list::WITHOUT_TEST.iter().copied().collect();
+    let mut claimed: Vec<&str> = tested.iter().map(String::as_str).chain(without).collect();
+    claimed.sort_unstable();
+    assert_eq!(claimed, ids);
+}
