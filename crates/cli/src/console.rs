@@ -31,9 +31,9 @@ impl Console {
         Ok(Console { file: file.map_err(|source| FileError::new("open", path, source))? })
     }
 
-    /// Keeps a line without printing it.
+    /// Keeps a line without printing it, in one write, so that none is torn.
     pub(crate) fn keep(&mut self, line: &str) {
-        let _ = writeln!(self.file, "{line}");
+        let _ = self.file.write_all(format!("{line}\n").as_bytes());
     }
 }
 

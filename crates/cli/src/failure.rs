@@ -87,6 +87,7 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
             FitError::Chain(error) => code(error),
             FitError::Run(error) => code(error),
             FitError::File(error) => code(error),
+            FitError::Rescued { .. } => DISK,
         };
     }
     if let Some(error) = error.downcast_ref::<VerifyError>() {

@@ -96,6 +96,7 @@ const MAX_THREADS: usize = 1024;
 
 /// Chooses instruction set and threads for the whole process.
 fn start(cli: &Cli) -> Result<(), Failure> {
+    signals::survive_file_limit()?;
     let isa = Isa::selected().map_err(Failure::usage)?;
     let threads = match cli.threads {
         Some(threads) if threads > MAX_THREADS => {

@@ -79,8 +79,15 @@ impl Observer for Progress {
         }
     }
 
-    fn remark(&mut self, line: &str) {
-        self.line(line);
+    fn alarm(&mut self, line: &str) {
+        self.console.keep(line);
+        let say = || {
+            let _ = writeln!(std::io::stderr(), "kinone: {line}");
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(say),
+            None => say(),
+        }
     }
 
     fn signal(&self) -> Option<i32> {

@@ -6,11 +6,10 @@ pub(crate) struct Signals(std::sync::Arc<std::sync::atomic::AtomicUsize>);
 
 impl Signals {
     /// Catches SIGINT, SIGTERM and SIGHUP from here on. A second one ends the process with 128 + its number,
-    /// as the first would have without this. SIGXFSZ, which a limit on the size of files sends, becomes the
-    /// error of the write.
+    /// as the first would have without this.
     #[cfg(unix)]
     pub(crate) fn catch() -> std::io::Result<Signals> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         use signal_hook::flag;
         use std::sync::Arc;
         use std::sync::atomic::AtomicBool;
@@ -23,7 +22,6 @@ impl Signals {
             flag::register(signal, Arc::clone(&came))?;
             flag::register_usize(signal, Arc::clone(&signals.0), signal as usize)?;
         }
-        flag::register(SIGXFSZ, Arc::default())?;
         Ok(signals)
     }
 
@@ -38,4 +36,11 @@ impl Signals {
         let signal = self.0.load(std::sync::atomic::Ordering::Relaxed);
         (signal != 0).then_some(signal as i32)
     }
+}
+
+/// Lets a limit on the size of files be the error of the write that meets it, and not the end of the process.
+pub(crate) fn survive_file_limit() -> std::io::Result<()> {
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, std::sync::Arc::default())?;
+    Ok(())
 }

@@ -44,6 +44,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_every: u64,
 
+    /// When a save fails while the run goes on: stop, or continue and let the next save try again. At the end
+    /// of the run, and when it was asked to stop, a save that fails is an error
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnSaveError::Stop)]
+    on_save_error: OnSaveError,
+
     /// Settings in TOML, under the names of the flags with _ for -; flags go before them
     #[arg(long, value_name = "kinone.toml")]
     config: Option<PathBuf>,
@@ -53,10 +58,20 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OnSaveError {
+    Stop,
+    Continue,
+}
+
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let saving = Saving {
         checkpoint_every: arguments.checkpoint_every,
         keep_every: arguments.keep_every,
+        on_error: match arguments.on_save_error {
+            OnSaveError::Stop => kinone_train::OnSaveError::Stop,
+            OnSaveError::Continue => kinone_train::OnSaveError::Continue,
+        },
         version: env!("CARGO_PKG_VERSION"),
     };
     let settings = match &arguments.config {

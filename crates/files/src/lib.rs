@@ -2,7 +2,11 @@
 //!
 //! A reader, and a machine that loses power, sees the old content or the new, never a part: the content goes
 //! to a temporary file beside the target, is flushed to the disk, renamed over the target, and the folder is
-//! flushed too.
+//! flushed too. What grows line by line is a [`Journal`].
+
+mod journal;
+
+pub use journal::Journal;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -74,7 +78,10 @@ pub fn write_hint(path: &Path, content: &[u8]) -> Result<(), FileError> {
     name.push(LEFTOVER);
     let part = path.with_file_name(name);
     let written = std::fs::write(&part, content).and_then(|()| std::fs::rename(&part, path));
-    written.map_err(|source| FileError::new("write", path, source))
+    written.map_err(|source| {
+        let _ = std::fs::remove_file(&part);
+        FileError::new("write", path, source)
+    })
 }
 
 /// Removes the temporary files that a killed process left in `folder`. Nobody else may be writing there.
@@ -161,12 +168,16 @@ fn open_and_read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes a folder and those above it.
+/// Makes a folder and those above it, so that they outlast a loss of power.
 ///
 /// # Errors
 /// The system refused.
 pub fn make_folder(path: &Path) -> Result<(), FileError> {
-    std::fs::create_dir_all(path).map_err(|source| FileError::new("create the folder", path, source))
+    let missing: Vec<&Path> =
+        path.ancestors().filter(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
+    std::fs::create_dir_all(path)
+        .and_then(|()| missing.iter().try_for_each(|new| flush_folder(folder_of(new))))
+        .map_err(|source| FileError::new("create the folder", path, source))
 }
 
 #[cfg(test)]

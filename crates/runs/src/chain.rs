@@ -13,10 +13,8 @@
 
 use crate::config::{Config, Difference};
 use crate::{CONTRACT, hash};
-use kinone_files::{self as files, FileError};
+use kinone_files::{self as files, FileError, Journal};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What a link says.
@@ -255,7 +253,7 @@ fn parse(text: &[u8], prev: &str, last: Option<&Link>) -> Result<(Body, String),
 /// A chain that grows.
 #[derive(Debug)]
 pub struct Chain {
-    file: File,
+    journal: Journal,
     path: PathBuf,
     last: String,
 }
@@ -267,10 +265,8 @@ impl Chain {
     /// # Errors
     /// The system refused.
     pub fn begin(path: &Path, header: Header) -> Result<Chain, FileError> {
-        let file = File::options().create(true).append(true).open(path);
-        let file = file.and_then(|file| file.set_len(0).map(|()| file));
-        let file = file.map_err(|source| FileError::new("write", path, source))?;
-        let mut chain = Chain { file, path: path.to_owned(), last: NOTHING.to_owned() };
+        let journal = Journal::open(path, Some(0))?;
+        let mut chain = Chain { journal, path: path.to_owned(), last: NOTHING.to_owned() };
         chain.append(&Body::Header(header))?;
         Ok(chain)
     }
@@ -288,23 +284,19 @@ impl Chain {
             return Err(broken.unwrap_or_else(|| elsewhere(format!("no link has the hash {hash}"))));
         }
         links.truncate(count);
-        let end = links[count - 1].end;
-        let file = File::options().append(true).open(path);
-        let cut = |file: File| file.set_len(end).and_then(|()| file.sync_all()).map(|()| file);
-        let file = file.and_then(cut).map_err(|source| FileError::new("cut", path, source))?;
-        Ok((Chain { file, path: path.to_owned(), last: hash.to_owned() }, links))
+        let journal = Journal::open(path, Some(links[count - 1].end))?;
+        Ok((Chain { journal, path: path.to_owned(), last: hash.to_owned() }, links))
     }
 
     /// Appends a link, in one write.
     ///
     /// # Errors
-    /// The system refused.
+    /// The system refused; the next call writes the link.
     pub fn append(&mut self, body: &Body) -> Result<(), FileError> {
-        let wrong = |source| FileError::new("write", &self.path, source);
-        let (line, hash) = line(body, &self.last).map_err(|error| wrong(error.into()))?;
-        self.file.write_all(line.as_bytes()).map_err(wrong)?;
+        let wrong = |error: serde_json::Error| FileError::new("write", &self.path, error.into());
+        let (line, hash) = line(body, &self.last).map_err(wrong)?;
         self.last = hash;
-        Ok(())
+        self.journal.append(line.as_bytes())
     }
 
     /// The hash of the last link.
@@ -316,8 +308,16 @@ impl Chain {
     ///
     /// # Errors
     /// The system refused.
-    pub fn flush(&self) -> Result<(), FileError> {
-        self.file.sync_data().map_err(|source| FileError::new("flush", &self.path, source))
+    pub fn flush(&mut self) -> Result<(), FileError> {
+        self.journal.flush()
+    }
+
+    /// All links, also where the file's name is gone.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn content(&mut self) -> Result<Vec<u8>, FileError> {
+        self.journal.content()
     }
 }
 

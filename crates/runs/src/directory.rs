@@ -120,6 +120,13 @@ impl RunDirectory {
         Ok((run, config))
     }
 
+    /// Removes the temporary files of a process that was killed. The caller holds the lock.
+    pub fn remove_leftovers(&self) {
+        for folder in ["", "checkpoints", "transcripts"] {
+            files::remove_leftovers(&self.0.join(folder));
+        }
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.0

@@ -1,17 +1,13 @@
 //! The log: one JSON object a line, appended as things happen.
 
-use kinone_files::FileError;
+use kinone_files::{FileError, Journal};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A file of JSON lines.
 #[derive(Debug)]
-pub struct Log {
-    file: File,
-    path: PathBuf,
-}
+pub struct Log(Journal, PathBuf);
 
 impl Log {
     /// Opens the file for appending.
@@ -19,9 +15,7 @@ impl Log {
     /// # Errors
     /// The system refused.
     pub fn open(path: &Path) -> Result<Log, FileError> {
-        let file = File::options().create(true).append(true).open(path);
-        let file = file.map_err(|source| FileError::new("open", path, source))?;
-        Ok(Log { file, path: path.to_owned() })
+        Ok(Log(Journal::open(path, None)?, path.to_owned()))
     }
 
     /// Opens it and leaves nothing of what was there: of a run that was ended before its first checkpoint.
@@ -29,28 +23,34 @@ impl Log {
     /// # Errors
     /// The system refused.
     pub fn begin(path: &Path) -> Result<Log, FileError> {
-        let log = Log::open(path)?;
-        log.file.set_len(0).map_err(|source| FileError::new("write", path, source))?;
-        Ok(log)
+        Ok(Log(Journal::open(path, Some(0))?, path.to_owned()))
     }
 
     /// Appends one line, in one write.
     ///
     /// # Errors
-    /// The system refused.
+    /// The system refused; the next call writes the line.
     pub fn append(&mut self, event: &impl Serialize) -> Result<(), FileError> {
-        let wrong = |source| FileError::new("write", &self.path, source);
-        let mut line = serde_json::to_vec(event).map_err(|error| wrong(error.into()))?;
+        let wrong = |error: serde_json::Error| FileError::new("write", &self.1, error.into());
+        let mut line = serde_json::to_vec(event).map_err(wrong)?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(wrong)
+        self.0.append(&line)
     }
 
     /// Flushes to the disk what was appended.
     ///
     /// # Errors
     /// The system refused.
-    pub fn flush(&self) -> Result<(), FileError> {
-        self.file.sync_data().map_err(|source| FileError::new("flush", &self.path, source))
+    pub fn flush(&mut self) -> Result<(), FileError> {
+        self.0.flush()
+    }
+
+    /// All lines, also where the file's name is gone.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn content(&mut self) -> Result<Vec<u8>, FileError> {
+        self.0.content()
     }
 }
 

@@ -194,6 +194,22 @@ impl<'a> Course<'a> {
         is_best
     }
 
+    /// Goes on without the weights of the best epoch, which are lost: the best of those that are left.
+    pub(crate) fn forget_best(&mut self) {
+        let Progress { epoch, epoch_steps, step, val_auroc_macro, .. } = self.progress;
+        self.progress.best = (epoch > 1 && epoch_steps == 0).then(|| Best {
+            epoch: epoch - 1,
+            step,
+            val_auroc_macro,
+            weights_sha256: weights::digest(&self.trainer.weights()),
+        });
+    }
+
+    /// The configuration of the run.
+    pub(crate) fn config(&self) -> &Config {
+        self.plan.config
+    }
+
     /// Whether so many epochs as patience allows ended without a better one.
     fn is_out_of_patience(&self) -> bool {
         let patience = self.plan.config.patience;

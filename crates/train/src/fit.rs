@@ -21,6 +21,7 @@ use kinone_runs::store::Newest;
 use kinone_runs::summary::Summary;
 use kinone_runs::weights::{self, WeightsError};
 use kinone_xray::{DataError, Part};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Why a run ended early.
@@ -59,6 +60,31 @@ pub enum FitError {
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The run directory is gone, and what the run had made was written elsewhere.
+    #[error(
+        "{error}: the run directory is gone; all up to step {step} was saved in {path}, go on with --resume {path}",
+        path = path.display()
+    )]
+    Rescued {
+        /// Why no checkpoint could be written.
+        error: CheckpointError,
+        /// Steps made.
+        step: u64,
+        /// The run directory that was made instead.
+        path: PathBuf,
+    },
+}
+
+impl FitError {
+    /// Whether the disk refused to write, and nothing else is wrong.
+    pub(crate) fn is_of_the_disk(&self) -> bool {
+        match self {
+            FitError::File(_) => true,
+            FitError::Checkpoint(CheckpointError::File(error)) => error.action != "read",
+            FitError::Weights(WeightsError::File(error)) => error.action != "read",
+            _ => false,
+        }
+    }
 }
 
 /// Someone who watches a run, and may stop it.
@@ -69,8 +95,8 @@ pub trait Observer {
     fn step(&mut self, step: &Step, images: usize);
     /// An epoch ended.
     fn epoch_ends(&mut self, epoch: &Epoch);
-    /// Something that should be said aloud.
-    fn remark(&mut self, line: &str);
+    /// Something went wrong that does not end the run.
+    fn alarm(&mut self, line: &str);
     /// The signal by which the process was asked to end, if it was.
     fn signal(&self) -> Option<i32>;
 }
@@ -152,8 +178,8 @@ pub fn fit(
         }
         Start::Resumed { newest, changes } => {
             index.matches(&newest.checkpoint.header.data_sha256, &run.index_file())?;
-            let course = Course::restore(plan, prepare::fresh(plan.config)?, &newest.checkpoint)?;
-            let record = Record::resume(run, saving, plan, &course, &newest, changes)?;
+            let mut course = Course::restore(plan, prepare::fresh(plan.config)?, &newest.checkpoint)?;
+            let record = Record::resume(run, saving, plan, &mut course, &index, &newest, changes)?;
             (course, record)
         }
     };
@@ -179,6 +205,7 @@ impl Fit<'_> {
     fn run(&mut self, course: &mut Course, record: &mut Record) -> Result<End, FitError> {
         // A request from before is none of ours.
         self.control.clear();
+        self.sound(record);
         let (mut trained, mut training) = (0, 0.0);
         while !course.is_finished() {
             let (images, seconds) = match self.epoch(course, record)? {
@@ -188,6 +215,7 @@ impl Fit<'_> {
             trained += images;
             training += seconds;
         }
+        record.settle(course)?;
         record.pulse.beat(Doing::Evaluating, course.progress.epoch, course.progress.step);
         let Some(best) = course.progress.best.clone() else {
             unreachable!("a run that is finished has ended an epoch")
@@ -241,6 +269,7 @@ impl Fit<'_> {
             let Some(made) = record.transcribed(course)? else { break };
             count += made.samples.len();
             record.step(course, &made, began)?;
+            self.sound(record);
             self.observer.step(&made.step, made.samples.len());
             if let Some(stop) = self.asked(record, &made) {
                 record.save(course)?;
@@ -268,10 +297,18 @@ impl Fit<'_> {
             is_best,
         };
         record.epoch(course, &ended, self.begun.elapsed().as_secs_f64())?;
+        self.sound(record);
         self.observer.epoch_ends(&ended);
         match self.observer.signal() {
             Some(signal) if !course.is_finished() => Ok(Err(Stop(Some(signal)))),
             _ => Ok(Ok((count, seconds))),
+        }
+    }
+
+    /// Says what went wrong and does not end the run.
+    fn sound(&mut self, record: &mut Record) {
+        for line in record.alarms() {
+            self.observer.alarm(&line);
         }
     }
 

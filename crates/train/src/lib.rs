@@ -11,9 +11,10 @@ pub mod fit;
 pub mod index;
 pub mod prepare;
 mod record;
+mod rescue;
 pub mod resume;
 mod trace;
 pub mod trainer;
 pub mod verify;
 
-pub use record::Saving;
+pub use record::{OnSaveError, Saving};

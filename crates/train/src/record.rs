@@ -32,8 +32,21 @@ pub struct Saving {
     pub checkpoint_every: u64,
     /// Of old checkpoints, those of multiples of so many steps are kept; 0 for none.
     pub keep_every: u64,
+    /// What to do when one cannot be written.
+    pub on_error: OnSaveError,
     /// The version of the program, for the record.
     pub version: &'static str,
+}
+
+/// What to do when the disk refuses while a run is under way. At its end, and where it was asked to stop, a save
+/// that fails is an error in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnSaveError {
+    /// End the run.
+    #[default]
+    Stop,
+    /// Say so and go on; the next save tries again, lines of log and chain included.
+    Continue,
 }
 
 /// The files of a run under way.
@@ -45,15 +58,19 @@ pub(crate) struct Record<'a> {
     pub(crate) pulse: Pulse,
     store: Store,
     saving: Saving,
-    cpu: Cpu,
+    pub(crate) cpu: Cpu,
+    pub(crate) index: Index,
     started: String,
-    data_sha256: String,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
     /// The step of the best epoch that the newest checkpoint names.
     saved_best: Option<u64>,
     /// Whether the next step is to be written down.
     transcribes: bool,
+    /// The best weights, where they could not be written.
+    unwritten_best: Option<(weights::Header, Dictionary)>,
+    /// What should be said aloud: saves that failed.
+    alarms: Vec<String>,
 }
 
 impl<'a> Record<'a> {
@@ -78,10 +95,12 @@ impl<'a> Record<'a> {
             saving,
             cpu: Cpu::current(),
             started: directory::now(),
-            data_sha256: index.sha256.clone(),
+            index: index.clone(),
             saved: None,
             saved_best: None,
             transcribes: true,
+            unwritten_best: None,
+            alarms: Vec::new(),
         };
         record.pulse.beat(Doing::Training, 1, 0);
         let report = plan.data.report();
@@ -103,11 +122,13 @@ impl<'a> Record<'a> {
         run: &'a RunDirectory,
         saving: Saving,
         plan: &Plan,
-        course: &Course,
+        course: &mut Course,
+        index: &Index,
         newest: &Newest,
         changes: Vec<Difference>,
     ) -> Result<Record<'a>, FitError> {
         enough_space(run, course, 1)?;
+        run.remove_leftovers();
         let header = &newest.checkpoint.header;
         let step = header.progress.step;
         let (mut chain, _) = Chain::resume(&run.chain_file(), step, &header.link)?;
@@ -128,10 +149,12 @@ impl<'a> Record<'a> {
             saving,
             cpu: Cpu::current(),
             started: header.started.clone(),
-            data_sha256: header.data_sha256.clone(),
+            index: index.clone(),
             saved: Some(step),
             saved_best: header.progress.best.as_ref().map(|best| best.step),
             transcribes: true,
+            unwritten_best: None,
+            alarms: Vec::new(),
         };
         record.pulse.beat(Doing::Training, header.progress.epoch, step);
         let (isa, threads) = (record.cpu.isa().name(), record.cpu.threads());
@@ -163,23 +186,44 @@ impl<'a> Record<'a> {
 
     /// Writes a step, and a checkpoint where one is due.
     pub(crate) fn step(&mut self, course: &Course, made: &Made, began: Instant) -> Result<(), FitError> {
-        self.chain.append(&Body::Step(course.link(&self.cpu, made)))?;
-        self.log.append(&Event::Step {
+        let linked = self.chain.append(&Body::Step(course.link(&self.cpu, made)));
+        self.tolerate(linked)?;
+        let logged = self.log.append(&Event::Step {
             epoch: made.epoch,
             step: made.step.step,
             loss: made.step.loss,
             gradient_norm: made.step.gradient_norm,
             lr: made.step.lr,
             images_per_second: made.samples.len() as f64 / began.elapsed().as_secs_f64(),
-        })?;
+        });
+        self.tolerate(logged)?;
         self.pulse.beat(Doing::Training, made.epoch, made.step.step);
         let every = self.saving.checkpoint_every;
-        if every != 0 && made.step.step.is_multiple_of(every) { self.save(course) } else { Ok(()) }
+        if every != 0 && made.step.step.is_multiple_of(every) {
+            let saved = self.save(course);
+            self.tolerate(saved)?;
+        }
+        Ok(())
+    }
+
+    /// Turns an error of the disk into an alarm where the run is to go on.
+    fn tolerate<E: Into<FitError>>(&mut self, result: Result<(), E>) -> Result<(), FitError> {
+        let Err(error) = result.map_err(Into::into) else { return Ok(()) };
+        if self.saving.on_error == OnSaveError::Stop || !error.is_of_the_disk() {
+            return Err(error);
+        }
+        self.alarms.push(format!("{error}; the run goes on without this save, as --on-save-error asks"));
+        Ok(())
+    }
+
+    /// What should be said aloud since the last time.
+    pub(crate) fn alarms(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.alarms)
     }
 
     /// Writes an epoch's end: log, checkpoint, weights.
     pub(crate) fn epoch(&mut self, course: &Course, ended: &Epoch, seconds: f64) -> Result<(), FitError> {
-        self.log.append(&Event::Epoch {
+        let logged = self.log.append(&Event::Epoch {
             epoch: ended.epoch,
             train_loss: ended.train_loss,
             val_loss: ended.val_loss,
@@ -187,12 +231,36 @@ impl<'a> Record<'a> {
             lr: ended.lr,
             images_per_second: ended.images_per_second,
             seconds,
-        })?;
+        });
+        self.tolerate(logged)?;
         // A checkpoint of this step from before the epoch's end is replaced.
         self.saved = None;
+        let saved = self.save(course);
+        self.tolerate(saved)?;
+        let written = self.write_last(course);
+        self.tolerate(written)?;
+        if ended.is_best {
+            self.unwritten_best = None;
+            let written = self.write_best(course);
+            if written.is_err() {
+                let weights = course.trainer.weights();
+                let hash = weights::digest(&weights);
+                let header = course.weights_header(ended.epoch, ended.val_auroc_macro, hash);
+                self.unwritten_best = Some((header, weights));
+            }
+            self.tolerate(written)?;
+        }
+        Ok(())
+    }
+
+    /// Makes up for what could not be written while the run went on.
+    pub(crate) fn settle(&mut self, course: &mut Course) -> Result<(), FitError> {
         self.save(course)?;
-        self.write_last(course)?;
-        if ended.is_best { self.write_best(course) } else { Ok(()) }
+        if let Some((header, weights)) = &self.unwritten_best {
+            weights::save(&self.run.best_weights(), header, weights)?;
+            self.unwritten_best = None;
+        }
+        self.repair_weights(course)
     }
 
     /// Writes a checkpoint, unless this one is written already.
@@ -204,11 +272,13 @@ impl<'a> Record<'a> {
         self.chain.flush()?;
         self.log.flush()?;
         let version = self.saving.version;
-        let mut checkpoint = course.checkpoint(&self.started, version, &self.data_sha256, self.chain.last());
+        let mut checkpoint = course.checkpoint(&self.started, version, &self.index.sha256, self.chain.last());
         let best = course.progress.best.as_ref().map(|best| best.step);
         // That of the checkpoint before too: it may yet be fallen back to.
         let bests: Vec<u64> = [best, self.saved_best].into_iter().flatten().collect();
-        self.store.save(&self.cpu, &mut checkpoint, &bests, self.saving.keep_every)?;
+        if let Err(error) = self.store.save(&self.cpu, &mut checkpoint, &bests, self.saving.keep_every) {
+            return Err(self.rescue(course, checkpoint, error));
+        }
         (self.saved, self.saved_best, self.transcribes) = (Some(step), best, true);
         let steps = self.store.steps();
         transcript::prune(self.run.path(), |step| step == 1 || steps.binary_search(&(step - 1)).is_ok());
@@ -217,7 +287,7 @@ impl<'a> Record<'a> {
 
     /// Makes `last` and `best` what the checkpoint says, where they are not: the run may have ended between
     /// the checkpoint and them.
-    fn repair_weights(&self, course: &Course) -> Result<(), FitError> {
+    fn repair_weights(&mut self, course: &mut Course) -> Result<(), FitError> {
         let progress = &course.progress;
         let holds = |path: &Path, hash: &str| {
             weights::load(path).is_ok_and(|(header, _)| header.weights_sha256 == hash)
@@ -228,10 +298,21 @@ impl<'a> Record<'a> {
                 self.write_last(course)?;
             }
         }
-        match &progress.best {
-            Some(best) if !holds(&self.run.best_weights(), &best.weights_sha256) => self.write_best(course),
-            _ => Ok(()),
+        let Some(best) = progress.best.clone() else { return Ok(()) };
+        if holds(&self.run.best_weights(), &best.weights_sha256) {
+            return Ok(());
         }
+        let written = self.write_best(course);
+        if !matches!(written, Err(FitError::Checkpoint(_))) {
+            return written;
+        }
+        // Its checkpoint was lost with a disk or a folder: that ends no run.
+        self.alarms.push(format!(
+            "the weights of epoch {}, the best, are lost; the best is chosen anew among those that are left",
+            best.epoch
+        ));
+        course.forget_best();
+        self.write_best(course)
     }
 
     /// Writes the best weights as NumPy's archive, under the time at which the run began.

@@ -5,13 +5,13 @@ use kinone_runs::CONTRACT;
 use kinone_runs::config::{Config, ConvAlgo, Data, OptimizerName, ScheduleName};
 use kinone_runs::directory::RunDirectory;
 use kinone_runs::summary::Summary;
-use kinone_train::Saving;
 use kinone_train::course::Plan;
 use kinone_train::fit::{End, Epoch, Observer, Start, fit};
 use kinone_train::prepare;
 use kinone_train::resume::Left;
 use kinone_train::trainer::Step;
 use kinone_train::verify::{Stretch, verify};
+use kinone_train::{OnSaveError, Saving};
 use kinone_xray::{Dataset, Part};
 use std::cell::Cell;
 use std::fs;
@@ -29,7 +29,9 @@ impl Observer for Stopper {
         self.made.set(self.made.get() + 1);
     }
     fn epoch_ends(&mut self, _: &Epoch) {}
-    fn remark(&mut self, _: &str) {}
+    fn alarm(&mut self, line: &str) {
+        panic!("{line}");
+    }
     fn signal(&self) -> Option<i32> {
         (self.made.get() >= self.after).then_some(15)
     }
@@ -63,7 +65,8 @@ fn config() -> Config {
     }
 }
 
-const SAVING: Saving = Saving { checkpoint_every: 0, keep_every: 0, version: "test" };
+const SAVING: Saving =
+    Saving { checkpoint_every: 0, keep_every: 0, on_error: OnSaveError::Stop, version: "test" };
 
 /// Begins or goes on with the run in `path`; the summary if it finished within `steps`.
 fn go(path: &Path, config: &Config, data: &Dataset, saving: Saving, steps: u64) -> Option<Summary> {
