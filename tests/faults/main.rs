@@ -8,7 +8,9 @@
 mod harness;
 mod list;
 
+mod a_disk;
 mod a_files;
+mod a_kills;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -5,6 +5,7 @@
 mod place;
 mod program;
 mod record;
+pub(crate) mod strace;
 
 pub(crate) use place::{Place, TINY, Whole, small};
 pub(crate) use program::{Ended, Program, is_here, kinone};

@@ -26,9 +26,15 @@ pub(crate) const TINY: [&str; 9] = [
     "--threads=1",
 ];
 
-/// [`TINY`], with more arguments.
+/// [`TINY`], with more arguments and with other values, given as `--name=value`.
 pub(crate) fn small<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    [&TINY[..], more].concat()
+    let mut all = TINY.to_vec();
+    for argument in more {
+        let name = argument.split_inclusive('=').next().unwrap();
+        all.retain(|usual| !name.ends_with('=') || !usual.starts_with(name));
+    }
+    all.extend(more);
+    all
 }
 
 /// An empty folder. Runs live in `run` unless the test says otherwise.
@@ -111,6 +117,27 @@ impl Place {
         let mut found = BTreeMap::new();
         collect(self.0.path(), &self.path("run"), &mut found);
         found
+    }
+
+    /// A run of [`TINY`] as it stood after a step, with the checkpoints of that step, of the one before and of
+    /// the first epoch's end.
+    pub(crate) fn after_step(step: u64) -> Place {
+        Place::with_checkpoints(|kept| [step - 1, step, 10].contains(&kept) && kept <= step)
+    }
+
+    /// A run of [`TINY`] as it stood with these checkpoints, and later files besides.
+    pub(crate) fn with_checkpoints(is_kept: impl Fn(u64) -> bool) -> Place {
+        static EVERY: std::sync::OnceLock<Whole> = std::sync::OnceLock::new();
+        let every = EVERY.get_or_init(|| Whole::with(&["--checkpoint-every=1", "--keep-every=1"]));
+        let place = every.place.copy();
+        fs::remove_file(place.path("run/summary.json")).unwrap();
+        let last = place.store().steps().into_iter().filter(|step| is_kept(*step)).max().unwrap();
+        for step in place.store().steps().into_iter().filter(|step| !is_kept(*step)) {
+            fs::remove_file(place.store().path(step)).unwrap();
+        }
+        let hint = format!("step_{last:08}.safetensors");
+        place.write("run/checkpoints/newest", hint.as_bytes());
+        place
     }
 
     /// The newest sound checkpoint of `run`: its step, and the hash of its state.
