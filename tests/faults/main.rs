@@ -10,7 +10,9 @@ mod list;
 
 mod a_disk;
 mod a_files;
+mod a_folder;
 mod a_kills;
+mod a_tamper;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -89,10 +89,13 @@ impl Store {
     }
 
     /// Removes the checkpoints after a step: what a resumed run passed over, because it is damaged or of a
-    /// stretch that will be made again.
+    /// stretch that will be made again. A folder of such a name is somebody's, and goes out of the way.
     pub fn discard_after(&self, step: u64) {
         for later in self.steps().into_iter().filter(|later| *later > step) {
-            let _ = std::fs::remove_file(self.path(later));
+            let path = self.path(later);
+            if std::fs::remove_file(&path).is_err() {
+                let _ = std::fs::rename(&path, path.with_extension("aside"));
+            }
         }
     }
 
