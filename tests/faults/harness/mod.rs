@@ -3,6 +3,7 @@
 #![allow(unused_imports, dead_code, reason = "each group of faults uses its part")]
 
 mod place;
+pub(crate) mod power;
 mod program;
 mod record;
 pub(crate) mod strace;

@@ -119,6 +119,14 @@ impl Place {
         found
     }
 
+    /// Every file below the place, by its path from there.
+    pub(crate) fn everything(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        collect(self.0.path(), Path::new(""), &mut found);
+        let name = |path: &Path| path.strip_prefix(self.0.path()).unwrap().to_str().unwrap().to_owned();
+        found.into_iter().map(|(path, content)| (name(&path), content)).collect()
+    }
+
     /// A run of [`TINY`] as it stood after a step, with the checkpoints of that step, of the one before and of
     /// the first epoch's end.
     pub(crate) fn after_step(step: u64) -> Place {
