@@ -12,6 +12,7 @@ mod a_disk;
 mod a_files;
 mod a_folder;
 mod a_kills;
+mod a_mounts;
 mod a_power;
 mod a_tamper;
 
