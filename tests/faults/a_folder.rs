@@ -230,7 +230,7 @@ fn fault_a23_unreadable_checkpoint() {
         command
     };
     let lock = |place: &Place, step: u64| {
-        fs::set_permissions(place.store().path(step), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(place.store().path(step), fs::Permissions::from_mode(0o000)).unwrap();
     };
     let place = Place::after_step(18);
     lock(&place, 18);

@@ -101,8 +101,9 @@ pub enum CpuError {
     Absent(Isa),
     /// The number of threads is zero.
     NoThreads,
-    /// Denormal numbers are flushed to zero on this thread, so results would differ from other machines.
-    Flushing,
+    /// Denormal numbers are flushed to zero on a thread, so results would differ from other machines: by this
+    /// register.
+    Flushing(&'static str),
 }
 
 impl fmt::Display for CpuError {
@@ -116,9 +117,10 @@ impl fmt::Display for CpuError {
                 write!(f, "KINONE_ISA={isa}: this processor lacks it; this machine has {}", present())
             }
             CpuError::NoThreads => f.write_str("the number of threads must be at least 1"),
-            CpuError::Flushing => f.write_str(
-                "the floating-point control register flushes denormal numbers to zero (FTZ or DAZ is set, \
-                 perhaps by a library built with fast-math); remove what sets it",
+            CpuError::Flushing(register) => write!(
+                f,
+                "{register} is set to flush denormal numbers to zero on a thread (FTZ or DAZ, perhaps by a library \
+                 built with fast-math); remove what sets it"
             ),
         }
     }
@@ -155,7 +157,7 @@ impl Cpu {
     /// Kernels for `isa` on `threads` threads, the caller's included.
     ///
     /// # Errors
-    /// The processor lacks `isa`, `threads` is zero, or denormals are flushed on this thread.
+    /// The processor lacks `isa`, `threads` is zero, or denormals are flushed on one of the threads.
     pub fn new(isa: Isa, threads: usize) -> Result<Cpu, CpuError> {
         if threads == 0 {
             return Err(CpuError::NoThreads);
@@ -163,10 +165,8 @@ impl Cpu {
         if !isa.is_present() {
             return Err(CpuError::Absent(isa));
         }
-        if crate::pool::flushes_denormals() {
-            return Err(CpuError::Flushing);
-        }
-        Ok(Cpu { isa, pool: Arc::new(Pool::new(threads)), fuses: true })
+        let pool = Pool::new(threads).map_err(CpuError::Flushing)?;
+        Ok(Cpu { isa, pool: Arc::new(pool), fuses: true })
     }
 
     /// The selected instruction set ([`Isa::selected`]) on every core of the machine.

@@ -9,6 +9,7 @@
 
 pub mod conv;
 pub mod cpu;
+mod denormals;
 pub mod gemm;
 pub mod leaves;
 pub mod math;

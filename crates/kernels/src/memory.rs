@@ -7,12 +7,12 @@
 mod arena;
 
 use arena::{Arena, PAGE};
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const ALIGNMENT: usize = 64;
@@ -38,6 +38,34 @@ unsafe impl Send for Block {}
 static FREE: Mutex<BTreeMap<usize, Vec<Block>>> = Mutex::new(BTreeMap::new());
 static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
 static POISON: AtomicBool = AtomicBool::new(false);
+/// The bytes of all buffers, and the most they have been.
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// What [`Buffer::take`] panics with when the system has no memory left. A program catches it and says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// The bytes that were asked for.
+    pub bytes: usize,
+}
+
+fn refused(bytes: usize) -> ! {
+    std::panic::panic_any(OutOfMemory { bytes })
+}
+
+/// Measures the bytes of buffers that `work` holds at once, at most, beyond those held before. For a process in
+/// which nothing else takes buffers meanwhile.
+pub fn peak_during(work: impl FnOnce()) -> usize {
+    let before = IN_USE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    work();
+    PEAK.load(Ordering::Relaxed).saturating_sub(before)
+}
+
+/// The bytes that large buffers can be cut from without asking the system.
+pub fn unused_bytes() -> usize {
+    arena().unused() * size_of::<f32>()
+}
 
 /// When on, every buffer handed out is filled with a signalling pattern, so that a kernel which reads or
 /// leaves what it should have written is found. For tests.
@@ -71,6 +99,9 @@ fn layout(capacity: usize) -> Layout {
 
 impl Buffer {
     /// `len` values, whatever they are: the caller overwrites all of them.
+    ///
+    /// # Panics
+    /// With [`OutOfMemory`] when the system has none left.
     pub fn take(len: usize) -> Buffer {
         let (start, capacity) = if len >= LARGE {
             let Some(capacity) = len.checked_next_multiple_of(PAGE) else {
@@ -82,6 +113,8 @@ impl Buffer {
             let (Block(start), capacity) = recycled(capacity).unwrap_or_else(|| (fresh(capacity), capacity));
             (start, capacity)
         };
+        let in_use = IN_USE.fetch_add(4 * capacity, Ordering::Relaxed) + 4 * capacity;
+        PEAK.fetch_max(in_use, Ordering::Relaxed);
         let mut buffer = Buffer { start, len, capacity };
         if POISON.load(Ordering::Relaxed) {
             buffer.fill(f32::from_bits(0x7fa5_a5a5));
@@ -122,12 +155,13 @@ fn fresh(capacity: usize) -> Block {
     let start = unsafe { alloc_zeroed(layout) };
     match NonNull::new(start.cast::<f32>()) {
         Some(start) => Block(start),
-        None => handle_alloc_error(layout),
+        None => refused(layout.size()),
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        IN_USE.fetch_sub(4 * self.capacity, Ordering::Relaxed);
         if self.len >= LARGE {
             // SAFETY: taken from the arena with this capacity, and nobody else has it.
             unsafe { arena().give(self.start, self.capacity) };
@@ -180,6 +214,14 @@ mod tests {
             assert_eq!(buffer.len(), len);
             assert!(buffer.clone().iter().enumerate().all(|(k, value)| *value == k as f32));
         }
+    }
+
+    #[test]
+    fn what_no_machine_has_is_refused_in_a_way_that_can_be_caught() {
+        let bytes = 1_usize << 60;
+        let caught = std::panic::catch_unwind(|| Buffer::take(bytes / 4)).unwrap_err();
+        assert!(caught.downcast_ref::<OutOfMemory>().is_some_and(|refused| refused.bytes >= bytes));
+        Buffer::take(LARGE).fill(1.0);
     }
 
     #[test]

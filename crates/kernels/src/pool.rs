@@ -1,11 +1,11 @@
 //! The worker threads: a fixed number, started once, each given the same share of the same work every time.
 
+use crate::denormals::flushing_register;
 use std::any::Any;
 use std::cell::Cell;
-use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 /// A fixed set of threads that run one body together.
@@ -55,9 +55,13 @@ impl Pool {
     ///
     /// Where the system refuses to start a thread the pool has fewer: results do not depend on it.
     ///
-    /// # Panics
-    /// A worker panics, and with it the first `run`, when denormals are flushed on its thread.
-    pub fn new(threads: usize) -> Pool {
+    /// # Errors
+    /// Denormals are flushed to zero on one of the threads, the caller's included: by which register.
+    pub fn new(threads: usize) -> Result<Pool, &'static str> {
+        if let Some(register) = flushing_register() {
+            return Err(register);
+        }
+        let (tell, told) = mpsc::channel();
         let shared = Arc::new(Shared {
             work: Mutex::new(Work { round: 0, body: None, stop: false, panic: None }),
             start: Condvar::new(),
@@ -67,14 +71,25 @@ impl Pool {
         });
         let mut workers = Vec::new();
         for index in 1..threads.max(1) {
-            let shared = Arc::clone(&shared);
+            let (shared, tell) = (Arc::clone(&shared), tell.clone());
             let builder = std::thread::Builder::new().name(format!("kinone-{index}"));
-            match builder.spawn(move || shared.serve(index)) {
+            let serve = move || {
+                // Nobody listens any more where another thread flushes.
+                let _ = tell.send(flushing_register());
+                drop(tell);
+                shared.serve(index);
+            };
+            match builder.spawn(serve) {
                 Ok(worker) => workers.push(worker),
                 Err(_) => break,
             }
         }
-        Pool { shared, workers, turn: Mutex::new(()) }
+        drop(tell);
+        let pool = Pool { shared, workers, turn: Mutex::new(()) };
+        match told.iter().find_map(|flushing| flushing) {
+            Some(register) => Err(register),
+            None => Ok(pool),
+        }
     }
 
     /// The number of threads, the caller's included.
@@ -133,7 +148,6 @@ impl Pool {
 
 impl Shared {
     fn serve(&self, index: usize) {
-        let flushing = flushes_denormals();
         INSIDE.set(true);
         let mut seen = 0;
         loop {
@@ -154,10 +168,6 @@ impl Shared {
                 work.body
             };
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                assert!(
-                    !flushing,
-                    "denormal numbers are flushed to zero on a worker thread (FTZ or DAZ is set)"
-                );
                 if let Some(SendBody(body)) = body {
                     // SAFETY: `run` keeps the body alive until `unfinished` reaches zero, below.
                     unsafe { (*body)(index) }
@@ -196,21 +206,13 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// Whether this thread loses denormal numbers, as operands (DAZ) or as results (FTZ).
-pub fn flushes_denormals() -> bool {
-    let smallest = f32::from_bits(1);
-    let operand = black_box(smallest) * black_box(1.0e30) == 0.0;
-    let result = black_box(f32::MIN_POSITIVE) * black_box(0.5) == 0.0;
-    operand || result
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_index_runs_once_in_every_round() {
-        let pool = Pool::new(5);
+        let pool = Pool::new(5).unwrap();
         let counts: Vec<AtomicUsize> = (0..5).map(|_| AtomicUsize::new(0)).collect();
         for _ in 0..1000 {
             pool.run(&|index| {
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_nested_run_stays_on_its_thread() {
-        let pool = Pool::new(3);
+        let pool = Pool::new(3).unwrap();
         let count = AtomicUsize::new(0);
         pool.run(&|_| {
             pool.run(&|_| {
@@ -234,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
-        let pool = Pool::new(3);
+        let pool = Pool::new(3).unwrap();
         for thrower in 0..3 {
             let caught = catch_unwind(AssertUnwindSafe(|| {
                 pool.run(&|index| assert!(index != thrower, "thrown"));

@@ -4,7 +4,7 @@
 //! A stretch is asked for in whole and costs nothing until it is touched; on Linux it is asked for in huge pages,
 //! which cost a quarter to touch and far fewer address translations to use.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 
@@ -67,6 +67,12 @@ impl Arena {
         }
     }
 
+    /// The f32 that nobody uses.
+    pub(super) fn unused(&self) -> usize {
+        let unused = |spans: &Spans| spans.len - spans.touched + spans.free.values().sum::<usize>();
+        self.0.iter().map(|stretch| unused(&stretch.spans)).sum()
+    }
+
     /// Returns to the system what nobody uses.
     pub(super) fn release(&mut self) {
         self.0.retain(|stretch| {
@@ -89,7 +95,7 @@ impl Stretch {
     fn new(len: usize) -> Stretch {
         let usual = len.max(STRETCH);
         let Some(stretch) = Stretch::of(usual).or_else(|| Stretch::of(len)) else {
-            handle_alloc_error(Stretch::layout(len));
+            super::refused(Stretch::layout(len).size());
         };
         stretch
     }
