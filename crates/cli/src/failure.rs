@@ -11,6 +11,7 @@ use kinone_train::fit::FitError;
 use kinone_train::index::IndexError;
 use kinone_train::prepare::PrepareError;
 use kinone_train::resume::ResumeError;
+use kinone_train::room::RoomError;
 use kinone_train::trainer::StepError;
 use kinone_train::verify::VerifyError;
 use kinone_xray::DataError;
@@ -100,6 +101,9 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
             PrepareError::State { .. } | PrepareError::OtherModel { .. } => MODEL,
             PrepareError::UnknownModel(_) => USAGE,
         };
+    }
+    if let Some(error) = error.downcast_ref::<RoomError>() {
+        return if let RoomError::Prepare(error) = error { code(error) } else { PARTIAL };
     }
     if let Some(error) = error.downcast_ref::<EvaluateError>() {
         return match error {

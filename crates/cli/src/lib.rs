@@ -17,7 +17,9 @@ mod verify;
 pub use failure::Failure;
 
 use clap::{Parser, Subcommand};
+use kinone_kernels::memory::OutOfMemory;
 use kinone_kernels::{Cpu, Isa};
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 /// Deterministic, transparent gradient-based learning, from the first kernel to chest radiographs.
@@ -78,7 +80,28 @@ pub fn main() -> ExitCode {
             }
         },
     };
-    start(&cli).and_then(|()| run(cli.command)).unwrap_or_else(|failure| failure.report())
+    start(&cli).and_then(|()| caught(|| run(cli.command))).unwrap_or_else(|failure| failure.report())
+}
+
+/// Makes a failure of what a kernel throws when the system has no memory left.
+fn caught(command: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !info.payload().is::<OutOfMemory>() {
+            usual(info);
+        }
+    }));
+    // What the command has in hand is not used any more.
+    panic::catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|thrown| {
+        match thrown.downcast_ref::<OutOfMemory>() {
+            Some(OutOfMemory { bytes }) => Err(Failure::new(format_args!(
+                "the system has no memory left ({} MiB were asked for); use a smaller batch or image, or end other \
+                 programs; what was saved is intact",
+                bytes.div_ceil(1 << 20)
+            ))),
+            None => panic::resume_unwind(thrown),
+        }
+    })
 }
 
 /// What clap says in a paragraph, in one line like every other failure; nothing where it shows help.

@@ -15,6 +15,7 @@ use kinone_train::course::Plan;
 use kinone_train::fit::{End, Outcome, Start, fit};
 use kinone_train::prepare;
 use kinone_train::resume::Left;
+use kinone_train::room;
 use kinone_xray::{Dataset, Part};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -89,6 +90,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let cpu = Cpu::current();
     let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
     let plan = Plan::new(&config, &data)?;
+    room::fits(&plan)?;
     let (run, _lock) = RunDirectory::create(&path, &config)?;
     go(&plan, Start::Fresh, &run, saving, arguments.json, &introduction(&config, &data, &cpu, run.path()))
 }
@@ -123,6 +125,7 @@ fn resume(
     }
     let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
     let plan = Plan::new(&config, &data)?;
+    room::fits(&plan)?;
     let mut lines = introduction(&config, &data, &cpu, run.path());
     lines.extend(remarks);
     let start = match left.newest {

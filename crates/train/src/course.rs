@@ -49,6 +49,15 @@ impl<'a> Plan<'a> {
         self.loader.train_images()
     }
 
+    /// The bytes of a checkpoint's tensors, about.
+    pub fn state_bytes(&self, model: &ResNet) -> u64 {
+        let parameters = kinone_nn::state::parameters(model);
+        let count: usize = parameters.iter().map(|(_, parameter)| parameter.tensor().shape().size()).sum();
+        let average = usize::from(self.config.ema > 0.0);
+        let copies = 1 + prepare::rule(self.config).moments().len() + average;
+        (4 * copies * count) as u64
+    }
+
     /// Steps of an epoch.
     pub fn epoch_steps(&self) -> u64 {
         self.loader.train_batches().div_ceil(self.config.accumulate) as u64
@@ -242,9 +251,7 @@ impl<'a> Course<'a> {
 
     /// The bytes of a checkpoint's tensors, about.
     pub fn state_bytes(&self) -> u64 {
-        let average = usize::from(self.plan.config.ema > 0.0);
-        let copies = 1 + prepare::rule(self.plan.config).moments().len() + average;
-        (4 * copies * self.trainer.parameter_count()) as u64
+        self.plan.state_bytes(&self.trainer.model)
     }
 
     /// The hash of all state.

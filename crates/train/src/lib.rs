@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`trainer`] (one step), [`course`] (a run between two steps), [`fit`] (a run, with what it
 //! writes in `record`), [`resume`] (going on), [`evaluate`] (scores and metrics), [`prepare`] (from a
-//! configuration to data and a model), [`index`] (what the data are), [`verify`] (proving a record).
+//! configuration to data and a model), [`room`] (whether there is memory), [`index`] (what the data are), [`verify`] (proving a record).
 
 pub mod course;
 mod diagnose;
@@ -13,6 +13,7 @@ pub mod prepare;
 mod record;
 mod rescue;
 pub mod resume;
+pub mod room;
 mod trace;
 pub mod trainer;
 pub mod verify;
