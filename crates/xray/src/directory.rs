@@ -4,16 +4,18 @@ use crate::error::DataError;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The names of the label file, in the order they are tried.
+/// The names of the label file, in the order they are tried; then each with `.gz` behind it.
 pub const CSV_NAMES: [&str; 3] = ["Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "metadata.csv"];
 
-/// The label file of a directory: the first of [`CSV_NAMES`].
+/// The label file of a directory: the first of [`CSV_NAMES`], plain or compressed.
 ///
 /// # Errors
 /// There is no such directory, or it has none of the files.
 pub fn find_csv(directory: &Path) -> Result<PathBuf, DataError> {
     check_directory(directory)?;
-    let mut paths = CSV_NAMES.iter().map(|name| directory.join(name));
+    let plain = CSV_NAMES.iter().map(|name| (*name).to_owned());
+    let compressed = CSV_NAMES.iter().map(|name| format!("{name}.gz"));
+    let mut paths = plain.chain(compressed).map(|name| directory.join(name));
     let missing = || DataError::NoCsv { path: directory.to_owned(), known: &CSV_NAMES };
     paths.find(|path| path.exists()).ok_or_else(missing)
 }

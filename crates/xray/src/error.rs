@@ -36,7 +36,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A directory holds no CSV file of a known name.
-    #[error("{} holds no label file; expected one of {}, or name it with --csv-file", .path.display(), .known.join(", "))]
+    #[error("{} holds no label file; expected one of {} (or with .gz behind it), or name it with --csv-file", .path.display(), .known.join(", "))]
     NoCsv {
         /// The directory searched.
         path: PathBuf,

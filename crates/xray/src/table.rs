@@ -7,6 +7,7 @@
 use crate::error::DataError;
 use crate::labels::Findings;
 use crate::sha256_hex;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// A patient's sex as recorded.
@@ -75,14 +76,28 @@ const MAX_FILE: u64 = 256 << 20;
 const MAX_ROW: usize = 64 << 10;
 
 impl Table {
-    /// Reads the file.
+    /// Reads the file, compressed by gzip where its name ends in `.gz`.
     ///
     /// # Errors
     /// The file cannot be read or is no CSV, a needed column is missing, a row has too few fields, an
     /// unknown label, an unreadable patient or an unsafe image name, or two rows contradict each other.
     pub fn read(path: &Path) -> Result<Table, DataError> {
         let bytes = crate::read_file(path, MAX_FILE)?;
-        Table::parse(path, &bytes)
+        if path.extension().is_none_or(|extension| extension != "gz") {
+            return Table::parse(path, &bytes);
+        }
+        let mut text = Vec::new();
+        let unpacked =
+            flate2::read::MultiGzDecoder::new(&bytes[..]).take(MAX_FILE + 1).read_to_end(&mut text);
+        unpacked
+            .map_err(|error| file_error(path, &format!("cannot be unpacked ({error}); fetch it again")))?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(file_error(
+                path,
+                "unpacks to more than 256 MiB, which no label file has; give another",
+            ));
+        }
+        Table::parse(path, &text)
     }
 
     /// Reads the file's content; `path` is for messages.

@@ -2,6 +2,7 @@
 
 use flate2::read::GzDecoder;
 use kinone_kernels::{Cpu, Isa};
+use kinone_xray::directory::find_csv;
 use kinone_xray::{
     Classes, DataError, Dataset, FINDINGS, Lists, Loader, NO_FINDING, Options, Part, Preprocessing, Split,
     Table, read_png,
@@ -51,8 +52,7 @@ fn two_threads() -> Cpu {
 #[test]
 fn the_real_label_file_has_the_published_counts_and_no_patient_is_in_two_parts() {
     let Some(real) = real() else { return };
-    let text = label_file(&real);
-    let table = Table::parse(Path::new("Data_Entry_2017_v2020.csv"), &text).unwrap();
+    let table = Table::read(&find_csv(&real).unwrap()).unwrap();
     assert_eq!(table.sha256, "dc1d2df67fdc1c5a7601d48699cda2b13dc2c4841488b4183dcf04884dbaca11");
     assert_eq!((table.rows.len(), table.repeated), (112_120, 0));
     let lists = Lists::find(&real).unwrap().unwrap();
@@ -109,29 +109,16 @@ fn the_2017_form_of_the_file_gives_the_same_table() {
     assert!(modern.rows.iter().all(|row| row.follow_up.is_some() && row.age.is_some()));
 }
 
-/// A directory as a user would have it: the label file and lists beside a link to the images.
-fn directory(real: &Path) -> tempfile::TempDir {
-    let data = tempfile::tempdir().unwrap();
-    std::fs::write(data.path().join("metadata.csv"), label_file(real)).unwrap();
-    for list in ["train_val_list.txt", "test_list.txt"] {
-        std::fs::copy(real.join(list), data.path().join(list)).unwrap();
-    }
-    std::os::unix::fs::symlink(real.join("images").canonicalize().unwrap(), data.path().join("images"))
-        .unwrap();
-    data
-}
-
 #[test]
 fn the_real_images_load_with_the_rest_missing() {
     let Some(real) = real() else { return };
-    let data = directory(&real);
     let mut options = Options { size: 32, classes: Classes::WithNoFinding, ..Options::default() };
-    let refused = Dataset::from_directory(data.path(), &options, &two_threads(), &|_, _| {}).unwrap_err();
+    let refused = Dataset::from_directory(&real, &options, &two_threads(), &|_, _| {}).unwrap_err();
     assert!(matches!(refused, DataError::Missing { count: 111_960, rows: 112_120, .. }), "{refused}");
     assert!(refused.to_string().contains("00000001_000.png, 00000001_001.png"), "{refused}");
 
     options.allow_missing = true;
-    let data_2 = Dataset::from_directory(data.path(), &options, &two_threads(), &|_, _| {}).unwrap();
+    let data_2 = Dataset::from_directory(&real, &options, &two_threads(), &|_, _| {}).unwrap();
     let report = data_2.report();
     assert_eq!(report.images[0] + report.images[1], 140);
     assert_eq!((report.images[2], report.patients[2]), (20, 20));
@@ -144,7 +131,7 @@ fn the_real_images_load_with_the_rest_missing() {
     assert_eq!(batches.iter().map(|batch| batch.indices.len()).collect::<Vec<_>>(), [8, 8, 4]);
     // Prediction of one file sees what evaluation saw.
     for (k, &index) in batches[0].indices.iter().enumerate() {
-        let path = data.path().join("images").join(&data_2.entries()[index].image);
+        let path = real.join("images").join(&data_2.entries()[index].image);
         let one = preprocessing.read(&path, &two_threads()).unwrap();
         assert_eq!(one, batches[0].images[k * 32 * 32..(k + 1) * 32 * 32]);
     }

@@ -1,6 +1,8 @@
 //! Label files and lists, sound and broken.
 
+use kinone_xray::directory::find_csv;
 use kinone_xray::{DataError, Lists, Part, Sex, Split, Table, View};
+use std::io::Write as _;
 use std::path::Path;
 
 const HEADER: &str = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View \
@@ -224,4 +226,24 @@ fn lists_that_contradict_are_errors() {
     std::fs::write(folder.path().join("test_list.txt"), "a.png").unwrap();
     let message = Lists::find(folder.path()).unwrap_err().to_string();
     assert!(message.contains("train_val_list.txt: missing"), "{message}");
+}
+
+#[test]
+fn a_compressed_file_is_the_same_table_and_a_cut_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("Data_Entry_2017.csv.gz");
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(two("\n").as_bytes()).unwrap();
+    let packed = packer.finish().unwrap();
+    std::fs::write(&path, &packed).unwrap();
+    assert_eq!(find_csv(folder.path()).unwrap(), path);
+    let (table, plain) = (Table::read(&path).unwrap(), parse(two("\n")).unwrap());
+    assert_eq!((table.rows, table.sha256), (plain.rows, plain.sha256));
+
+    std::fs::write(&path, &packed[..packed.len() - 9]).unwrap();
+    let message = Table::read(&path).unwrap_err().to_string();
+    assert!(
+        message.contains("Data_Entry_2017.csv.gz") && message.contains("cannot be unpacked"),
+        "{message}"
+    );
 }
