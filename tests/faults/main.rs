@@ -15,6 +15,8 @@ mod a_kills;
 mod a_mounts;
 mod a_power;
 mod a_tamper;
+mod b_signals;
+mod b_surroundings;
 
 use std::collections::BTreeSet;
 use std::path::Path;

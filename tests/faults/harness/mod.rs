@@ -4,6 +4,7 @@
 
 mod place;
 pub(crate) mod power;
+pub(crate) mod preload;
 mod program;
 mod record;
 pub(crate) mod strace;
