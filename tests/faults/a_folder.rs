@@ -1,6 +1,6 @@
 //! What is found in a run directory: leftovers, a wrong hint, locks of others, names that lead elsewhere.
 
-use crate::harness::{Ended, Fault, Place, Program, Whole, kinone, small};
+use crate::harness::{Ended, Fault, Place, Program, Whole, as_user, kinone, not_root, small};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -213,31 +213,20 @@ fn fault_a23_unreadable_checkpoint() {
         "R or E",
         "a newest checkpoint that may not be read is passed over aloud; only where none may does the run stop",
     );
-    let is_root =
-        fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
-    let nobody = |place: &Place| -> Command {
-        let mut command = if is_root {
-            fs::copy(kinone(), place.path("kinone")).unwrap();
-            let owned = Command::new("chown").args(["-R", "65534:65534"]).arg(place.path(".")).status();
-            assert!(owned.unwrap().success());
-            let mut command = place.tool("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(place.path("kinone"));
-            command
-        } else {
-            place.tool(kinone())
-        };
-        command.args(["train", "--threads=1", "--resume=run"]);
-        command
+    let nobody = |place: &Place| -> Ended {
+        let mut all = if not_root().is_none() { as_user(place, 65_534) } else { vec![kinone().to_owned()] };
+        all.extend(["train", "--threads=1", "--resume=run"].map(str::to_owned));
+        Ended::of(place.tool(&all[0]).args(&all[1..]))
     };
     let lock = |place: &Place, step: u64| {
         fs::set_permissions(place.store().path(step), fs::Permissions::from_mode(0o000)).unwrap();
     };
     let place = Place::after_step(18);
     lock(&place, 18);
-    let ended = Ended::of(&mut nobody(&place)).succeeded();
+    let ended = nobody(&place).succeeded();
     assert!(ended.stdout.contains("Permission denied") && ended.stdout.contains("after step 17"), "{ended}");
     let place = Place::after_step(18);
     place.store().steps().into_iter().for_each(|step| lock(&place, step));
-    Ended::of(&mut nobody(&place)).failed(4, &["step_00000018.safetensors", "Permission denied"]);
+    nobody(&place).failed(4, &["step_00000018.safetensors", "Permission denied"]);
     fault.survived(2, "as a user without rights: the newest checkpoint, or each, of mode 000");
 }

@@ -22,7 +22,7 @@ fn id(child: &Child) -> String {
 /// Sends a signal at moments spread over a run; it saves, ends with the code, and is resumed.
 fn at_moments(name: &str, code: i32) -> usize {
     let mut met = 0;
-    for moment in sample(0..40, 4) {
+    for moment in sample(0..30, 2) {
         let place = Place::new();
         let mut program = place.start(&small(&[LONG, "--run-dir=run"]));
         program.wait_until(|| place.links() > 3 * moment);

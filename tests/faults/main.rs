@@ -15,6 +15,7 @@ mod a_kills;
 mod a_mounts;
 mod a_power;
 mod a_tamper;
+mod b_limits;
 mod b_signals;
 mod b_surroundings;
 

@@ -25,12 +25,14 @@ pub enum RoomError {
 }
 
 const MIB: u64 = 1 << 20;
+/// For all that is small: records, file buffers, what the allocator keeps.
+const BESIDES: u64 = 32 * MIB;
 
 /// Where the address space is limited, refuses a run that would meet the limit.
 ///
 /// The estimate: the most that buffers hold in a step on two and on four images, drawn on as a line to the whole
-/// batch, with the state of the model as it is twice in memory while a checkpoint is written, and an eighth for
-/// what lies between buffers.
+/// batch, and half of that again for what lies between buffers; the images of a step twice, as they are loaded and
+/// as the network gets them; the state twice, as a checkpoint is written; and [`BESIDES`].
 ///
 /// # Errors
 /// The system would not give so much.
@@ -54,8 +56,8 @@ pub fn fits(plan: &Plan) -> Result<(), RoomError> {
     let an_image = peaks[1].saturating_sub(peaks[0]) / 2;
     let batch = plan.config.batch_size.min(plan.epoch_images()) as u64;
     let step = peaks[0] + an_image * batch.saturating_sub(2);
-    let needed = step + 2 * state + images;
-    reserve((needed + needed / 8).saturating_sub(memory::unused_bytes() as u64))
+    let buffers = (step + step / 2).saturating_sub(memory::unused_bytes() as u64);
+    reserve(buffers + 2 * images + 2 * state + BESIDES)
 }
 
 fn too_little(bytes: u64) -> RoomError {

@@ -10,5 +10,5 @@ mod record;
 pub(crate) mod strace;
 
 pub(crate) use place::{Place, TINY, Whole, small};
-pub(crate) use program::{Ended, Program, is_here, kinone};
+pub(crate) use program::{Ended, Program, as_user, is_here, kinone, not_root};
 pub(crate) use record::{Fault, is_full, sample};

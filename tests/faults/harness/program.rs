@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
@@ -73,8 +74,15 @@ impl Program {
         }
     }
 
+    /// Waits for its end, which must be no crash.
+    pub(crate) fn end(self) -> Ended {
+        let ended = self.end_in_any_way();
+        ended.is_no_crash();
+        ended
+    }
+
     /// Waits for its end. One that hangs is killed, and the test fails.
-    pub(crate) fn end(mut self) -> Ended {
+    pub(crate) fn end_in_any_way(mut self) -> Ended {
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -88,9 +96,7 @@ impl Program {
         let took = self.started.elapsed();
         let mut output = self.output.into_iter().map(|thread| thread.join().unwrap());
         let (stdout, stderr) = (output.next().unwrap(), output.next().unwrap());
-        let ended = Ended { status, stdout, stderr, took, what: self.what };
-        ended.is_no_crash();
-        ended
+        Ended { status, stdout, stderr, took, what: self.what }
     }
 }
 
@@ -149,4 +155,26 @@ pub(crate) fn is_here(name: impl AsRef<OsStr>) -> bool {
     let status =
         Command::new("sh").arg("-c").arg("command -v \"$0\"").arg(name).stdout(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
+}
+
+/// Why a program cannot be run as somebody else, where that is so.
+pub(crate) fn not_root() -> Option<&'static str> {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
+    (!is_root || !is_here("setpriv")).then_some("a program can be run as another user by root alone")
+}
+
+/// The beginning of a command that runs the program as a user of this number, who owns the place from here on.
+pub(crate) fn as_user(place: &super::Place, user: u32) -> Vec<String> {
+    static PROGRAM: std::sync::OnceLock<super::Place> = std::sync::OnceLock::new();
+    let public = PROGRAM.get_or_init(|| {
+        let public = super::Place::new();
+        std::fs::copy(kinone(), public.path("kinone")).unwrap();
+        std::fs::set_permissions(public.path("."), std::fs::Permissions::from_mode(0o755)).unwrap();
+        public
+    });
+    let owned = Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(place.path(".")).status();
+    assert!(owned.unwrap().success());
+    let ids = [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()];
+    let program = public.path("kinone").display().to_string();
+    [&["setpriv".to_owned()][..], &ids, &[program]].concat()
 }

@@ -14,6 +14,9 @@ pub(super) const PAGE: usize = 1024;
 const HUGE: usize = 512 * PAGE;
 /// The f32 of a stretch, unless more is asked for at once or the system refuses: 1 GiB.
 const STRETCH: usize = 512 * HUGE;
+/// The f32 of a stretch where the system refuses that: 16 MiB, beside which the one huge page that finding the
+/// boundary costs is little.
+const SHORT: usize = 8 * HUGE;
 
 /// The stretches.
 pub(super) struct Arena(Vec<Stretch>);
@@ -93,8 +96,8 @@ impl Arena {
 
 impl Stretch {
     fn new(len: usize) -> Stretch {
-        let usual = len.max(STRETCH);
-        let Some(stretch) = Stretch::of(usual).or_else(|| Stretch::of(len)) else {
+        let sizes = [len.max(STRETCH), len.max(SHORT), len];
+        let Some(stretch) = sizes.into_iter().find_map(Stretch::of) else {
             super::refused(Stretch::layout(len).size());
         };
         stretch
