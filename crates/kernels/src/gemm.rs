@@ -7,7 +7,7 @@ pub mod reference;
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::product::{
-    BLOCK, LeafProduct, Output, Panel, Product, Strewn, multiply, multiply_leaves, transpose,
+    self, LeafProduct, Output, Panel, Product, Strewn, multiply, multiply_leaves, transpose,
 };
 use std::ops::Range;
 
@@ -93,7 +93,7 @@ impl Product for Plain<'_> {
         self.extents.k
     }
     fn block(&self) -> usize {
-        BLOCK
+        product::block()
     }
     fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, height: usize, terms: Range<usize>, out: &mut [f32]) {
         for start in rows.clone().step_by(height) {

@@ -16,6 +16,7 @@ pub mod math;
 pub mod memory;
 pub mod norm;
 pub mod optim;
+pub mod perturb;
 pub mod pool;
 pub mod pool2d;
 mod product;

@@ -6,13 +6,14 @@
 
 mod arena;
 
+use crate::perturb;
 use arena::{Arena, PAGE};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const ALIGNMENT: usize = 64;
@@ -24,6 +25,8 @@ pub struct Buffer {
     start: NonNull<f32>,
     len: usize,
     capacity: usize,
+    /// f32 of the block before `start`: 0 but in tests.
+    offset: usize,
 }
 
 // SAFETY: a `Buffer` owns its memory alone.
@@ -37,7 +40,6 @@ unsafe impl Send for Block {}
 
 static FREE: Mutex<BTreeMap<usize, Vec<Block>>> = Mutex::new(BTreeMap::new());
 static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
-static POISON: AtomicBool = AtomicBool::new(false);
 /// The bytes of all buffers, and the most they have been.
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -70,7 +72,7 @@ pub fn unused_bytes() -> usize {
 /// When on, every buffer handed out is filled with a signalling pattern, so that a kernel which reads or
 /// leaves what it should have written is found. For tests.
 pub fn set_poison(on: bool) {
-    POISON.store(on, Ordering::Relaxed);
+    perturb::fill_with(on.then_some(0x7fa5_a5a5));
 }
 
 /// Returns every unused block to the system.
@@ -103,21 +105,25 @@ impl Buffer {
     /// # Panics
     /// With [`OutOfMemory`] when the system has none left.
     pub fn take(len: usize) -> Buffer {
-        let (start, capacity) = if len >= LARGE {
-            let Some(capacity) = len.checked_next_multiple_of(PAGE) else {
+        let offset = perturb::offset();
+        let whole = len.saturating_add(offset);
+        let (start, capacity) = if whole >= LARGE {
+            let Some(capacity) = whole.checked_next_multiple_of(PAGE) else {
                 panic!("a buffer of {len} f32 exceeds the address space");
             };
             (arena().take(capacity), capacity)
         } else {
-            let capacity = len.next_multiple_of(ALIGNMENT / 4).max(ALIGNMENT / 4);
+            let capacity = whole.next_multiple_of(ALIGNMENT / 4).max(ALIGNMENT / 4);
             let (Block(start), capacity) = recycled(capacity).unwrap_or_else(|| (fresh(capacity), capacity));
             (start, capacity)
         };
         let in_use = IN_USE.fetch_add(4 * capacity, Ordering::Relaxed) + 4 * capacity;
         PEAK.fetch_max(in_use, Ordering::Relaxed);
-        let mut buffer = Buffer { start, len, capacity };
-        if POISON.load(Ordering::Relaxed) {
-            buffer.fill(f32::from_bits(0x7fa5_a5a5));
+        // SAFETY: the block holds `offset + len` values.
+        let start = unsafe { start.add(offset) };
+        let mut buffer = Buffer { start, len, capacity, offset };
+        if let Some(bits) = perturb::fill() {
+            buffer.fill(f32::from_bits(bits));
         }
         buffer
     }
@@ -162,20 +168,22 @@ fn fresh(capacity: usize) -> Block {
 impl Drop for Buffer {
     fn drop(&mut self) {
         IN_USE.fetch_sub(4 * self.capacity, Ordering::Relaxed);
-        if self.len >= LARGE {
+        // SAFETY: the block begins there.
+        let block = unsafe { self.start.sub(self.offset) };
+        if self.len + self.offset >= LARGE {
             // SAFETY: taken from the arena with this capacity, and nobody else has it.
-            unsafe { arena().give(self.start, self.capacity) };
+            unsafe { arena().give(block, self.capacity) };
             return;
         }
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        free.entry(self.capacity).or_default().push(Block(self.start));
+        free.entry(self.capacity).or_default().push(Block(block));
     }
 }
 
 impl Deref for Buffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
-        // SAFETY: owned, `len <= capacity`, and initialised: zeroed at birth, written as f32 ever after.
+        // SAFETY: owned, `offset + len <= capacity`, and initialised: zeroed at birth, written as f32 ever after.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

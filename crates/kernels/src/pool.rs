@@ -1,6 +1,7 @@
 //! The worker threads: a fixed number, started once, each given the same share of the same work every time.
 
 use crate::denormals::flushing_register;
+use crate::perturb;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -123,7 +124,10 @@ impl Pool {
             self.shared.start.notify_all();
         }
         INSIDE.set(true);
-        let own = catch_unwind(AssertUnwindSafe(|| body(0)));
+        let own = catch_unwind(AssertUnwindSafe(|| {
+            perturb::delay();
+            body(0);
+        }));
         INSIDE.set(false);
         let mut spins = 0;
         while self.shared.unfinished.load(Ordering::Acquire) != 0 && spins < SPINS {
@@ -168,6 +172,7 @@ impl Shared {
                 work.body
             };
             let outcome = catch_unwind(AssertUnwindSafe(|| {
+                perturb::delay();
                 if let Some(SendBody(body)) = body {
                     // SAFETY: `run` keeps the body alive until `unfinished` reaches zero, below.
                     unsafe { (*body)(index) }

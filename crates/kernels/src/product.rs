@@ -39,7 +39,9 @@ const GROUP: (usize, usize) = (192, 768);
 /// Outputs of a group of panels, if the group is no smaller: they stay in the second-level cache.
 const OUTPUTS: usize = 1 << 16;
 /// About how many terms a block of k has.
-pub(crate) const BLOCK: usize = 256;
+pub(crate) fn block() -> usize {
+    crate::perturb::block(256)
+}
 /// Values a packing may write past the end of a panel.
 pub(crate) const SLACK: usize = 16;
 

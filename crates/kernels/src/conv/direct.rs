@@ -4,7 +4,7 @@ use super::Tap;
 use super::planes::{Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{self, BLOCK, Output, Panel, Product, SLACK, even, prefetch, transpose};
+use crate::product::{self, Output, Panel, Product, SLACK, even, prefetch, transpose};
 use crate::{Cpu, Task};
 use std::ops::Range;
 
@@ -77,7 +77,7 @@ impl Product for Direct<'_> {
     }
     /// Whole channels.
     fn block(&self) -> usize {
-        self.taps().len() * (BLOCK / self.taps().len()).max(1)
+        self.taps().len() * (product::block() / self.taps().len()).max(1)
     }
 
     fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, height: usize, terms: Range<usize>, out: &mut [f32]) {

@@ -6,12 +6,14 @@
 
 use super::tile::{Kernel, Left, Tile};
 use super::{Panel, SLACK, even};
-use crate::Cpu;
 use crate::memory::Buffer;
+use crate::{Cpu, perturb};
 use std::ops::Range;
 
 /// Terms of a block of k at most.
-const BLOCK: usize = 512;
+fn most_terms() -> usize {
+    perturb::block(512)
+}
 /// Rows and columns that a thread takes together: their sums stay in the second-level cache.
 const ROWS: usize = 512;
 const COLUMNS: usize = 288;
@@ -73,7 +75,7 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
     }
     let plan = Plan::new(&product.leaves());
     cpu.for_ranges(down * across, 1, |range| {
-        let columns = Buffer::take(BLOCK * kernel.width() + SLACK);
+        let columns = Buffer::take(most_terms() * kernel.width() + SLACK);
         let mut piece =
             Piece { cpu, product, kernel, tiles: 0..0, panels: &[], columns, scratch: Vec::new() };
         for index in range {
@@ -114,6 +116,7 @@ impl Plan {
     /// The tree as a binary counter: a sum of 2^k leaves waits for the next of its size, and after the last leaf
     /// all are added.
     fn new(leaves: &[Range<usize>]) -> Plan {
+        let most = most_terms();
         let mut plan = Plan { blocks: Vec::new(), sums: 1, result: None };
         let mut waiting: Vec<(usize, usize)> = Vec::new();
         let mut free: Vec<usize> = vec![0];
@@ -131,19 +134,19 @@ impl Plan {
             }
             free.extend(&earlier);
             waiting.push((count, sum));
-            for start in (leaf.start..leaf.end.max(leaf.start + 1)).step_by(BLOCK) {
-                let terms = start..(start + BLOCK).min(leaf.end);
+            for start in (leaf.start..leaf.end.max(leaf.start + 1)).step_by(most) {
+                let terms = start..(start + most).min(leaf.end);
                 let earlier = if terms.end == leaf.end { std::mem::take(&mut earlier) } else { Vec::new() };
-                plan.push(Chain { terms, sum, resume: start > leaf.start, earlier });
+                plan.push(most, Chain { terms, sum, resume: start > leaf.start, earlier });
             }
         }
         plan.result = waiting.pop().map(|(_, sum)| sum);
         plan
     }
 
-    fn push(&mut self, chain: Chain) {
+    fn push(&mut self, most: usize, chain: Chain) {
         match self.blocks.last_mut() {
-            Some(block) if chain.terms.end - block.terms.start <= BLOCK => {
+            Some(block) if chain.terms.end - block.terms.start <= most => {
                 block.terms.end = chain.terms.end;
                 block.chains.push(chain);
             }

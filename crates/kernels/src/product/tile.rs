@@ -1,7 +1,7 @@
 //! The tile of outputs in registers, and the loop over k that computes it.
 
 use super::lanes::{Lanes, Plain, prefetch_to_write};
-use crate::{Cpu, Isa};
+use crate::{Cpu, Isa, perturb};
 
 /// What one call of a tile's loop reads and writes.
 pub(super) struct Tile<'a> {
@@ -75,6 +75,8 @@ pub(super) struct Kernel {
     pub(super) wide: usize,
     /// Lanes of a register.
     pub(super) lanes: usize,
+    /// As many as there are loops for.
+    widest: usize,
     packed: &'static [Loop],
     strewn: &'static [Loop],
 }
@@ -82,7 +84,7 @@ pub(super) struct Kernel {
 impl Kernel {
     /// The tiles of this processor: as many sums as there are registers, less a row of b and one value of a.
     pub(super) fn of(cpu: &Cpu) -> Kernel {
-        match cpu.isa() {
+        let kernel = match cpu.isa() {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::AVX512,
             #[cfg(target_arch = "x86_64")]
@@ -90,7 +92,9 @@ impl Kernel {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::NEON,
             _ => plain::PLAIN,
-        }
+        };
+        let (rows, wide) = perturb::tile(kernel.rows, kernel.wide);
+        Kernel { rows, wide, ..kernel }
     }
 
     /// Columns of a tile at most.
@@ -141,7 +145,7 @@ impl Kernel {
         };
         // SAFETY: a `Cpu` with this `Isa` exists only where the processor has it; packed operands were measured
         // above; strewn ones and the outputs are the caller's promise.
-        unsafe { loops[(rows - 1) * self.wide + wide - 1](&raw) }
+        unsafe { loops[(rows - 1) * self.widest + wide - 1](&raw) }
     }
 }
 
@@ -283,6 +287,7 @@ macro_rules! loops {
             rows: PACKED.len(),
             wide: WIDEST,
             lanes: <$register as Lanes>::COUNT,
+            widest: WIDEST,
             packed: PACKED.as_flattened(),
             strewn: STREWN.as_flattened(),
         };

@@ -1,0 +1,104 @@
+//! What may change no bit, changed on purpose: the sizes of tiles and blocks, where memory begins and what it holds
+//! when it is handed out, when a thread begins its share. For tests; nothing else sets it.
+//!
+//! It holds for the whole process, and is set while no kernel runs.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// What is changed; the default is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Perturbation {
+    /// Rows of a tile of outputs at most.
+    pub rows: Option<usize>,
+    /// Registers across a tile at most.
+    pub registers: Option<usize>,
+    /// Terms of a block of k at most.
+    pub block: Option<usize>,
+    /// f32 between a cache line and where a buffer begins, 0 to 15.
+    pub offset: usize,
+    /// The bits that fill every buffer handed out.
+    pub fill: Option<u32>,
+    /// Whether threads begin their shares late, each time by another while; the seed of these whiles.
+    pub delays: Option<u64>,
+}
+
+static ROWS: AtomicUsize = AtomicUsize::new(usize::MAX);
+static REGISTERS: AtomicUsize = AtomicUsize::new(usize::MAX);
+static BLOCK: AtomicUsize = AtomicUsize::new(usize::MAX);
+static OFFSET: AtomicUsize = AtomicUsize::new(0);
+/// The bits, below a bit that says whether there are any.
+static FILL: AtomicU64 = AtomicU64::new(0);
+static DELAYS: AtomicU64 = AtomicU64::new(0);
+static DRAWN: AtomicU32 = AtomicU32::new(0);
+
+impl Perturbation {
+    /// Makes it so, instead of what was set before.
+    pub fn set(&self) {
+        let limit = |limit: Option<usize>| limit.map_or(usize::MAX, |limit| limit.max(1));
+        ROWS.store(limit(self.rows), Relaxed);
+        REGISTERS.store(limit(self.registers), Relaxed);
+        BLOCK.store(limit(self.block), Relaxed);
+        OFFSET.store(self.offset.min(15), Relaxed);
+        fill_with(self.fill);
+        DELAYS.store(self.delays.map_or(0, |seed| seed | 1), Relaxed);
+    }
+}
+
+/// Sets [`Perturbation::fill`] alone.
+pub(crate) fn fill_with(bits: Option<u32>) {
+    FILL.store(bits.map_or(0, |bits| u64::from(bits) | 1 << 32), Relaxed);
+}
+
+/// `rows` and `registers` of a tile, as far as they are allowed.
+pub(crate) fn tile(rows: usize, registers: usize) -> (usize, usize) {
+    (rows.min(ROWS.load(Relaxed)), registers.min(REGISTERS.load(Relaxed)))
+}
+
+/// `terms` of a block, as far as they are allowed.
+pub(crate) fn block(terms: usize) -> usize {
+    terms.min(BLOCK.load(Relaxed))
+}
+
+/// Where buffers begin, in f32 behind a cache line.
+pub(crate) fn offset() -> usize {
+    OFFSET.load(Relaxed)
+}
+
+/// What buffers are filled with.
+pub(crate) fn fill() -> Option<u32> {
+    let fill = FILL.load(Relaxed);
+    (fill != 0).then_some(fill as u32)
+}
+
+/// Waits for a while if that is wanted: nothing, or up to about a tenth of a millisecond, the thread's turn given
+/// away now and then.
+pub(crate) fn delay() {
+    let seed = DELAYS.load(Relaxed);
+    if seed == 0 {
+        return;
+    }
+    let mut draw = (seed ^ u64::from(DRAWN.fetch_add(1, Relaxed))).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    draw ^= draw >> 29;
+    if draw.is_multiple_of(4) {
+        std::thread::yield_now();
+    }
+    for _ in 0..draw >> 20 & 0xfff {
+        std::hint::spin_loop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_changed_but_what_is_asked_for() {
+        assert_eq!((tile(8, 3), block(256), offset(), fill()), ((8, 3), 256, 0, None));
+        let odd =
+            Perturbation { rows: Some(3), block: Some(0), offset: 99, fill: Some(0), ..Default::default() };
+        odd.set();
+        assert_eq!((tile(8, 3), block(256), offset(), fill()), ((3, 3), 1, 15, Some(0)));
+        Perturbation::default().set();
+        assert_eq!((tile(8, 3), block(256), offset(), fill()), ((8, 3), 256, 0, None));
+    }
+}
