@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::console::out;
+use crate::values::place;
 use kinone_core::array::Array;
 use kinone_core::tensor::Tensor;
 use kinone_nn::init::Init;
@@ -23,15 +24,20 @@ pub(crate) struct Arguments {
     run_dir: PathBuf,
 
     /// The file to write
-    #[arg(long, value_name = "F", default_value = "model.onnx")]
+    #[arg(long, value_name = "F", default_value = "model.onnx", value_parser = place())]
     output_filename: PathBuf,
 
     /// Also write the model here with inputs and outputs for 1 and 8 images, to be replayed elsewhere
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", value_parser = place())]
     replay_dir: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    for folder in [Some(kinone_files::folder_of(&arguments.output_filename)), arguments.replay_dir.as_deref()]
+    {
+        folder.map_or(Ok(()), kinone_files::refuse_unusable).map_err(Failure::usage)?;
+    }
+    kinone_files::refuse_folder(&arguments.output_filename).map_err(Failure::usage)?;
     let (run, _) = RunDirectory::open(&arguments.run_dir)?;
     let (model, header) = prepare::trained(&run.best_weights())?;
     let exported = traced(&model, &header)?;

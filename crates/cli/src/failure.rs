@@ -62,7 +62,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        // A line break in a path is shown, not made.
+        for c in self.message.chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
     }
 }
 
@@ -122,7 +126,11 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
         return match error {
             RunError::File(error) => code(error),
             RunError::Lock(error) => code(error),
-            RunError::Occupied(_) | RunError::NotARun(_) | RunError::Config { .. } => USAGE,
+            RunError::Occupied(_)
+            | RunError::Foreign(_)
+            | RunError::Place(_)
+            | RunError::NotARun(_)
+            | RunError::Config { .. } => USAGE,
             RunError::Contract { .. } => MODEL,
         };
     }

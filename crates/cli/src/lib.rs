@@ -12,11 +12,12 @@ mod settings;
 mod signals;
 mod synth;
 mod train;
+mod values;
 mod verify;
 
 pub use failure::Failure;
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use kinone_kernels::memory::OutOfMemory;
 use kinone_kernels::{Cpu, Isa};
 use std::panic::{self, AssertUnwindSafe};
@@ -37,7 +38,7 @@ struct Cli {
     command: Command,
 
     /// Worker threads; decides the speed alone [default: one for each core]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = values::whole::<usize>)]
     threads: Option<usize>,
 
     /// Run one operator after another where one could stand for several; decides speed and memory alone
@@ -69,7 +70,7 @@ enum Command {
 ///
 /// Exit codes: see the help.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => match wrong_usage(&error) {
             Some(failure) => return failure.report(),
@@ -102,6 +103,17 @@ fn caught(command: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCod
             None => panic::resume_unwind(thrown),
         }
     })
+}
+
+/// The command line. Where a number is expected, what begins with a dash is none of the flags, but a wrong number.
+fn parse() -> Result<Cli, clap::Error> {
+    let lenient = |argument: Arg| {
+        let names = argument.get_value_names().unwrap_or_default();
+        let is_number = names.iter().any(|name| ["A", "B", "N", "P", "S", "X"].contains(&name.as_str()));
+        argument.allow_hyphen_values(is_number)
+    };
+    let command = Cli::command().mut_args(lenient).mut_subcommands(|command| command.mut_args(lenient));
+    Cli::from_arg_matches(&command.try_get_matches()?)
 }
 
 /// What clap says in a paragraph, in one line like every other failure; nothing where it shows help.

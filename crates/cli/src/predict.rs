@@ -2,11 +2,15 @@
 
 use crate::Failure;
 use crate::console::out;
+use crate::failure::PARTIAL;
 use kinone_kernels::Cpu;
+use kinone_nn::models::ResNet;
 use kinone_runs::directory::RunDirectory;
+use kinone_runs::weights::Header;
 use kinone_train::{evaluate, prepare};
+use kinone_xray::DataError;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
@@ -15,7 +19,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "R")]
     run_dir: PathBuf,
 
-    /// Image files (PNG)
+    /// Image files (PNG). Those that cannot be used are named, the others scored, and the exit code is 1
     #[arg(long, value_name = "F", required = true, num_args = 1..)]
     image_path: Vec<PathBuf>,
 
@@ -24,37 +28,87 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// Images a forward pass at a time; the scores of an image do not depend on it.
+const BATCH: usize = 64;
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (run, _) = RunDirectory::open(&arguments.run_dir)?;
     let (model, header) = prepare::trained(&run.best_weights())?;
-    let preprocessing = prepare::preprocessing(&header);
-    let cpu = Cpu::current();
-    // Every file is read before anything is printed.
-    let mut scored = Vec::new();
-    for path in &arguments.image_path {
-        let image = preprocessing.read(path, &cpu)?;
-        let logits = evaluate::logits(&model, &image, preprocessing.size)?;
-        scored.push((path, evaluate::probabilities(&logits)));
-    }
-    if arguments.json {
-        let object = |(path, scores): &(&PathBuf, kinone_core::array::Array)| {
-            let classes: serde_json::Map<String, serde_json::Value> =
-                header.classes.iter().cloned().zip(scores.data().iter().map(|score| json!(score))).collect();
-            json!({ "image": path.to_string_lossy(), "probabilities": classes })
-        };
-        let objects: Vec<serde_json::Value> = scored.iter().map(object).collect();
-        out(format_args!("{}", serde_json::to_string_pretty(&objects)?))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    for (path, scores) in scored {
-        out(format_args!("{}", path.display()))?;
-        let mut classes: Vec<(&String, f32)> =
-            header.classes.iter().zip(scores.data().iter().copied()).collect();
-        classes.sort_by(|a, b| b.1.total_cmp(&a.1));
-        for (class, score) in classes {
-            out(format_args!("  {class:<20} {score:.3}"))?;
+    let (mut objects, mut bad) = (Vec::new(), Vec::new());
+    for paths in arguments.image_path.chunks(BATCH) {
+        for (path, scored) in score(paths, &model, &header)? {
+            match &scored {
+                Err(error) if !arguments.json => {
+                    out(format_args!("{}: not scored: {error}", path.display()))?;
+                }
+                Ok(scores) if !arguments.json => print(path, scores, &header)?,
+                _ => objects.push(object(path, &scored, &header)),
+            }
+            bad.extend(scored.err());
         }
     }
-    out(format_args!("Not a diagnosis: probabilities of a model, calibrated on nothing but its training."))?;
-    Ok(ExitCode::SUCCESS)
+    if arguments.json {
+        out(format_args!("{}", serde_json::to_string_pretty(&objects)?))?;
+    } else if bad.len() < arguments.image_path.len() {
+        let note = "Not a diagnosis: probabilities of a model, calibrated on nothing but its training.";
+        out(format_args!("{note}"))?;
+    }
+    let (count, all) = (bad.len(), arguments.image_path.len());
+    match bad.into_iter().next() {
+        None => Ok(ExitCode::SUCCESS),
+        Some(first) if count == all => Err(first.into()),
+        Some(first) => {
+            let message = format_args!("{count} of {all} images were not scored; the first: {first}");
+            Failure::new(message).report();
+            Ok(ExitCode::from(PARTIAL))
+        }
+    }
+}
+
+/// The probabilities of one image, or why there are none.
+type Scored = Result<Vec<f32>, DataError>;
+
+/// Scores some images, each with its path.
+fn score<'a>(
+    paths: &'a [PathBuf],
+    model: &ResNet,
+    header: &Header,
+) -> Result<Vec<(&'a Path, Scored)>, Failure> {
+    let (preprocessing, cpu) = (prepare::preprocessing(header), Cpu::current());
+    let mut images = Vec::new();
+    let read: Vec<(&Path, Result<(), DataError>)> = paths
+        .iter()
+        .map(|path| (path.as_path(), preprocessing.read(path, &cpu).map(|image| images.extend(image))))
+        .collect();
+    let logits = if images.is_empty() {
+        Vec::new()
+    } else {
+        let logits = evaluate::logits(model, &images, preprocessing.size)?;
+        evaluate::probabilities(&logits).data().to_vec()
+    };
+    let mut rows = logits.chunks_exact(header.classes.len());
+    let mut row = |read: Result<(), DataError>| read.map(|()| rows.next().unwrap_or_default().to_vec());
+    Ok(read.into_iter().map(|(path, read)| (path, row(read))).collect())
+}
+
+fn object(path: &Path, scored: &Scored, header: &Header) -> serde_json::Value {
+    let image = path.to_string_lossy();
+    match scored {
+        Ok(scores) => {
+            let classes: serde_json::Map<String, serde_json::Value> =
+                header.classes.iter().cloned().zip(scores.iter().map(|score| json!(score))).collect();
+            json!({ "image": image, "probabilities": classes })
+        }
+        Err(error) => json!({ "image": image, "error": error.to_string() }),
+    }
+}
+
+fn print(path: &Path, scores: &[f32], header: &Header) -> Result<(), Failure> {
+    out(format_args!("{}", path.display()))?;
+    let mut classes: Vec<(&String, f32)> = header.classes.iter().zip(scores.iter().copied()).collect();
+    classes.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (class, score) in classes {
+        out(format_args!("  {class:<20} {score:.3}"))?;
+    }
+    Ok(())
 }

@@ -1,10 +1,11 @@
 //! What `kinone train` was asked for: flags over the configuration file over defaults.
 
 use crate::Failure;
+use crate::values::{real, whole};
 use clap::ValueEnum;
 use kinone_nn::models::Depth;
 use kinone_runs::CONTRACT;
-use kinone_runs::config::{Config, ConvAlgo as ConvAlgoName, Data, OptimizerName, ScheduleName};
+use kinone_runs::config::{self, Config, ConvAlgo as ConvAlgoName, Data, OptimizerName, ScheduleName};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -27,63 +28,63 @@ pub(crate) struct Settings {
     #[serde(default)]
     allow_missing: bool,
     /// Images of the built-in set, used where no data are named [default: 2400]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     images: Option<usize>,
     /// resnet18, resnet34, resnet50, resnet101, resnet152, or resnet10w8, a small one for trying things out
     /// [default: resnet18]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Pixels of a side of the images [default: 64 for the built-in set, 224 otherwise]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     image_size: Option<usize>,
     /// Make "No Finding" a class of its own, the fifteenth
     #[arg(long)]
     #[serde(default)]
     no_finding: bool,
     /// Passes over the training images [default: 10]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     epochs: Option<u32>,
     /// Images a batch [default: 32]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     batch_size: Option<usize>,
     /// Batches a step: their gradients are added, weighted by their images; batch normalization takes its
     /// statistics over each batch [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     accumulate: Option<usize>,
     /// Learning rate [default: 1e-3]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = real)]
     lr: Option<f64>,
     /// How the learning rate changes [default: cosine]
     #[arg(long, value_name = "NAME")]
     schedule: Option<Schedule>,
     /// Steps over which the learning rate rises at the start [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     warmup_steps: Option<u64>,
     /// Optimizer [default: adam]
     #[arg(long, value_name = "NAME")]
     optimizer: Option<Optimizer>,
     /// Momentum of sgd and nesterov [default: 0.9]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = real)]
     momentum: Option<f64>,
     /// Decay of the weights [default: 0]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = real)]
     weight_decay: Option<f64>,
     /// Largest norm of the gradient, 0 for no limit [default: 0]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = real)]
     clip_norm: Option<f64>,
     /// Evaluate and keep a moving average of the weights, which keeps this share of itself a step, such as
     /// 0.999; 0 for the weights themselves [default: 0]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = real)]
     ema: Option<f64>,
     /// End after so many epochs without a better validation score, 0 for never [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     patience: Option<u32>,
     /// Every so many steps the chain's link holds a hash of all state, 0 for the last step of an epoch alone
     /// [default: 100]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     hash_every: Option<u64>,
     /// Seed of everything random [default: 42]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     seed: Option<u64>,
     /// How convolutions are computed: other sums, so other bits [default: direct]
     #[arg(long, value_name = "NAME")]
@@ -126,16 +127,15 @@ enum Schedule {
     Plateau,
 }
 
+/// The most bytes of a configuration file: a thousand times what every setting needs.
+const MOST: u64 = 1 << 20;
+
 impl Settings {
     /// Reads a configuration file.
     pub(crate) fn from_file(path: &Path) -> Result<Settings, Failure> {
-        let bytes = kinone_files::read(path).map_err(Failure::usage)?;
-        let wrong = |reason: String| Failure::usage(format_args!("{}: {reason}", path.display()));
-        let text = String::from_utf8(bytes).map_err(|_| wrong("not UTF-8".into()))?;
-        toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            wrong(format!("line {line}: {}", error.message()))
-        })
+        // Through links, and from a pipe too.
+        let bytes = kinone_files::read_up_to(path, MOST).map_err(Failure::usage)?;
+        config::parse(&bytes).map_err(|reason| Failure::usage(format_args!("{}: {reason}", path.display())))
     }
 
     /// These settings where they are given, `below` elsewhere.

@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::console::out;
+use crate::values::{place, whole};
 use kinone_kernels::Cpu;
 use kinone_train::prepare;
 use kinone_xray::synth::Synth;
@@ -12,23 +13,24 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The directory to make
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", value_parser = place())]
     out_dir: PathBuf,
 
     /// How many images
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = whole::<usize>)]
     images: usize,
 
     /// Pixels of a side
-    #[arg(long, value_name = "S", default_value_t = 256)]
+    #[arg(long, value_name = "S", default_value_t = 256, value_parser = whole::<usize>)]
     size: usize,
 
     /// The seed of the set
-    #[arg(long, value_name = "N", default_value_t = 42)]
+    #[arg(long, value_name = "N", default_value_t = 42, value_parser = whole::<u64>)]
     seed: u64,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    kinone_files::refuse_unusable(&arguments.out_dir).map_err(Failure::usage)?;
     let source = Synth::new(arguments.seed, arguments.images, arguments.size).map_err(Failure::usage)?;
     write_nih_directory(&arguments.out_dir, &source, prepare::SPLIT_SEED, &Cpu::current(), &|_, _| {})?;
     out(format_args!(

@@ -6,6 +6,7 @@ use crate::failure::PARTIAL;
 use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::signals::Signals;
+use crate::values::{place, whole};
 use kinone_kernels::Cpu;
 use kinone_runs::config::Config;
 use kinone_runs::directory::RunDirectory;
@@ -26,11 +27,11 @@ pub(crate) struct Arguments {
     settings: Settings,
 
     /// Where to keep the run [default: runs/YYYYMMDD_HHMMSS]
-    #[arg(long, value_name = "R", conflicts_with = "resume")]
+    #[arg(long, value_name = "R", conflicts_with = "resume", value_parser = place())]
     run_dir: Option<PathBuf>,
 
     /// Go on with this run where it was stopped; it ends with the same bits as if it never had been
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", conflicts_with = "load_checkpoint")]
     resume: Option<PathBuf>,
 
     /// With --resume: go on under other settings than the run was made with, and record them in the chain
@@ -38,11 +39,11 @@ pub(crate) struct Arguments {
     overriding: bool,
 
     /// Write a checkpoint every N steps, besides those at the end of each epoch and at signals; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = whole::<u64>)]
     checkpoint_every: u64,
 
     /// Of old checkpoints keep those of every N-th step, besides the last two and the best; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>)]
     keep_every: u64,
 
     /// When a save fails while the run goes on: stop, or continue and let the next save try again. At the end

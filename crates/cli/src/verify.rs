@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::console::out;
+use crate::values::whole;
 use kinone_kernels::Cpu;
 use kinone_runs::directory::RunDirectory;
 use kinone_train::verify::{Stretch, verify};
@@ -16,11 +17,11 @@ pub(crate) struct Arguments {
     run_dir: PathBuf,
 
     /// The first step to make again [default: 1]
-    #[arg(long, value_name = "A", conflicts_with = "sample")]
+    #[arg(long, value_name = "A", conflicts_with = "sample", value_parser = whole::<u64>)]
     from: Option<u64>,
 
     /// The last step to make again [default: the last]
-    #[arg(long, value_name = "B", conflicts_with = "sample")]
+    #[arg(long, value_name = "B", conflicts_with = "sample", value_parser = whole::<u64>)]
     to: Option<u64>,
 
     /// Make about this share of the steps again, in stretches chosen at random, such as 1%

@@ -45,7 +45,8 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
         .map_err(|source| FileError::new("write", path, with_space(source, folder, content.len() as u64)))
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder in which a file of this path lies.
+pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -133,6 +134,24 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|source| FileError::new("read", path, source))
 }
 
+/// Reads a whole file of at most `limit` bytes, of any kind.
+///
+/// # Errors
+/// The system refused, or the file is larger.
+pub fn read_up_to(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    let read = || File::open(path).and_then(|file| read_at_most(file, limit));
+    read().map_err(|source| FileError::new("read", path, source))
+}
+
+fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// Reads a whole regular file of at most `limit` bytes. A link is not followed; a pipe, a device or a folder
 /// is refused without waiting for it.
 ///
@@ -160,13 +179,62 @@ fn open_and_read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if !meta.is_file() {
         return Err(other("not a regular file"));
     }
-    let mut bytes = Vec::with_capacity(meta.len().min(limit) as usize);
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));
-    }
-    Ok(bytes)
+    read_at_most(file, limit)
 }
+
+/// Says why no folder can be made at `path`, or nothing written in the one that is there; creates nothing.
+///
+/// # Errors
+/// Something else is there, the name is too long, a link leads nowhere, or the system would refuse.
+pub fn refuse_unusable(path: &Path) -> Result<(), FileError> {
+    let wrong = |source| FileError::new("write in", path, source);
+    let other = |kind, what: &str| wrong(io::Error::new(kind, what));
+    // The nearest that is there: the folder itself, or one in which the missing ones would be made.
+    let mut place = path;
+    let found = loop {
+        match std::fs::symlink_metadata(place) {
+            Ok(meta) => break meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => place = folder_of(place),
+            Err(error) => return Err(wrong(error)),
+        }
+    };
+    let is_folder = match std::fs::metadata(place) {
+        Ok(meta) => meta.is_dir(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && found.is_symlink() => {
+            return Err(other(error.kind(), "a symbolic link that leads nowhere"));
+        }
+        Err(error) => return Err(wrong(error)),
+    };
+    if !is_folder {
+        return Err(other(io::ErrorKind::NotADirectory, "not a directory"));
+    }
+    // Names that no folder can have are found by looking for them in one that is there.
+    let rest = path.strip_prefix(place).unwrap_or(path);
+    if let Some(name) = rest.iter().find(|name| name.len() > LONGEST_NAME) {
+        let what = format!("a name of {} bytes, more than {LONGEST_NAME}", name.len());
+        return Err(other(io::ErrorKind::InvalidFilename, &what));
+    }
+    #[cfg(unix)]
+    rustix::fs::access(place, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+        .map_err(|error| wrong(error.into()))?;
+    Ok(())
+}
+
+/// Says, before any work, why no file can be written at `path`: its folder is missing, or it is a folder itself.
+///
+/// # Errors
+/// It is so.
+pub fn refuse_folder(path: &Path) -> Result<(), FileError> {
+    let wrong = |kind, what: &str| Err(FileError::new("write", path, io::Error::new(kind, what)));
+    match path {
+        _ if path.is_dir() => wrong(io::ErrorKind::IsADirectory, "a folder; name a file"),
+        _ if !folder_of(path).is_dir() => wrong(io::ErrorKind::NotFound, "no such folder; make it first"),
+        _ => Ok(()),
+    }
+}
+
+/// The most bytes of a name in a folder on every common file system.
+const LONGEST_NAME: usize = 255;
 
 /// Makes a folder and those above it, so that they outlast a loss of power.
 ///

@@ -57,7 +57,7 @@ pub struct Config {
     /// Where the images come from.
     pub data: Data,
     /// Weights to start from, instead of fresh ones.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::path::optional")]
     pub load_checkpoint: Option<PathBuf>,
 }
 
@@ -81,6 +81,7 @@ pub enum Data {
     /// A directory laid out as NIH publishes it.
     Directory {
         /// The directory.
+        #[serde(with = "crate::path")]
         data_dir: PathBuf,
         /// Whether rows without an image are left out instead of refused.
         allow_missing: bool,
@@ -88,8 +89,10 @@ pub enum Data {
     /// A folder of images and a table.
     Files {
         /// The folder of images.
+        #[serde(with = "crate::path")]
         image_dir: PathBuf,
         /// The table, in NIH's form.
+        #[serde(with = "crate::path")]
         csv_file: PathBuf,
         /// Whether rows without an image are left out instead of refused.
         allow_missing: bool,
@@ -114,6 +117,25 @@ impl From<ConvAlgo> for ConvAlgorithm {
             ConvAlgo::Winograd => ConvAlgorithm::Winograd,
         }
     }
+}
+
+/// What a file in TOML says, or where it is wrong: line and column, both from 1, and why.
+///
+/// # Errors
+/// It is no TOML, or says something else than a `T`.
+pub fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let place = |before: &[u8]| {
+        let line = before.split(|byte| *byte == b'\n').next_back().unwrap_or_default();
+        let column = String::from_utf8_lossy(line).chars().count() + 1;
+        format!("line {}, column {column}", before.iter().filter(|byte| **byte == b'\n').count() + 1)
+    };
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| format!("{}: not UTF-8", place(&bytes[..error.valid_up_to()])))?;
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start.min(bytes.len()));
+        let message: Vec<&str> = error.message().split_whitespace().collect();
+        format!("{}: {}", place(&bytes[..start]), message.join(" "))
+    })
 }
 
 /// The optimizers.
@@ -257,7 +279,12 @@ impl Config {
         let not_negative = |x: f64| x.is_finite() && x >= 0.0;
         let images = if let Data::BuiltIn { images } = self.data { Some(images) } else { None };
         let checks = [
-            ("epochs", self.epochs >= 1, self.epochs.to_string(), "at least 1 epoch is needed"),
+            (
+                "epochs",
+                (1..=1_000_000).contains(&self.epochs),
+                self.epochs.to_string(),
+                "at least 1 epoch is needed, and at most 1000000 are possible",
+            ),
             (
                 "batch-size",
                 self.batch_size >= 2,

@@ -1,7 +1,7 @@
 //! The run directory.
 
 use crate::CONTRACT;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::lock::{Lock, LockError};
 use crate::store::Store;
 use kinone_files::{self as files, FileError};
@@ -17,12 +17,18 @@ pub enum RunError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The directory cannot be made or written.
+    #[error("{0}; name another with --run-dir")]
+    Place(FileError),
     /// Somebody trains there.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// There is a run already.
     #[error("{} already holds a run; go on with it by --resume, name another with --run-dir, or remove it", .0.display())]
     Occupied(PathBuf),
+    /// There are other things.
+    #[error("{} holds other files than a run's; name a new or an empty directory with --run-dir", .0.display())]
+    Foreign(PathBuf),
     /// There is no run.
     #[error("{} is not a run directory: it has no config.toml; name one with --run-dir", .0.display())]
     NotARun(PathBuf),
@@ -43,6 +49,21 @@ pub enum RunError {
         reason: String,
     },
 }
+
+/// What may lie where a run begins: what one leaves that was ended before its first checkpoint, and what a file system
+/// has in it from the start.
+const NAMES: &[&str] = &[
+    "chain.jsonl",
+    "checkpoints",
+    "console.log",
+    "control",
+    "data.index",
+    "heartbeat.json",
+    "lock",
+    "log.jsonl",
+    "lost+found",
+    "transcripts",
+];
 
 /// `YYYYMMDD_HHMMSS` by the local clock.
 pub fn now() -> String {
@@ -76,16 +97,25 @@ impl RunDirectory {
         Ok(files::write(&self.config_file(), text.as_bytes())?)
     }
 
-    /// Says early what [`RunDirectory::create`] would say.
+    /// Says early what [`RunDirectory::create`] would say, and creates nothing.
     ///
     /// # Errors
-    /// The directory holds a run already.
+    /// The directory holds a run already, or other files; or it cannot be made or written.
     pub fn refuse_occupied(path: &Path) -> Result<(), RunError> {
+        files::refuse_unusable(path).map_err(RunError::Place)?;
         Lock::refuse_held(path)?;
         if RunDirectory(path.to_owned()).config_file().exists() {
             return Err(RunError::Occupied(path.to_owned()));
         }
-        Ok(())
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let is_ours = |name: std::ffi::OsString| {
+            let name = name.to_string_lossy();
+            NAMES.contains(&&*name) || (name.starts_with('.') && name.ends_with(".part"))
+        };
+        if entries.into_iter().all(|entry| is_ours(entry.file_name())) {
+            return Ok(());
+        }
+        Err(RunError::Foreign(path.to_owned()))
     }
 
     /// `parent/YYYYMMDD_HHMMSS` by the local clock, with `_2`, `_3`, … where that is taken.
@@ -112,8 +142,7 @@ impl RunDirectory {
         }
         let bytes = files::read(&file)?;
         let wrong = |reason: String| RunError::Config { path: file.clone(), reason };
-        let text = String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
-        let config: Config = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
+        let config: Config = config::parse(&bytes).map_err(wrong)?;
         if config.contract != CONTRACT {
             return Err(RunError::Contract { path: file, found: config.contract });
         }

@@ -14,6 +14,7 @@ pub mod hash;
 pub mod lock;
 pub mod log;
 pub mod npz;
+mod path;
 pub mod progress;
 pub mod store;
 pub mod summary;
