@@ -18,6 +18,7 @@ mod a_tamper;
 mod b_limits;
 mod b_signals;
 mod b_surroundings;
+mod i_flags;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -38,7 +38,7 @@ struct Cli {
     command: Command,
 
     /// Worker threads; decides the speed alone [default: one for each core]
-    #[arg(long, global = true, value_name = "N", value_parser = values::whole::<usize>)]
+    #[arg(long, global = true, value_name = "N", value_parser = values::threads)]
     threads: Option<usize>,
 
     /// Run one operator after another where one could stand for several; decides speed and memory alone
@@ -123,23 +123,24 @@ fn wrong_usage(error: &clap::Error) -> Option<Failure> {
     // The usage and the pointer to the help follow; the values that are possible and tips come before.
     let message = message.split("\nUsage: ").next()?.split("\nFor more information").next()?;
     let words: Vec<&str> = message.split_whitespace().collect();
-    Some(Failure::usage(format_args!("{}; see --help", words.join(" "))))
+    let words = words.join(" ").replace(" tip: ", "; ");
+    Some(Failure::usage(format_args!("{words}; see --help")))
 }
-
-/// More threads only wait, and systems that cannot make them end the process.
-const MAX_THREADS: usize = 1024;
 
 /// Chooses instruction set and threads for the whole process.
 fn start(cli: &Cli) -> Result<(), Failure> {
     signals::survive_file_limit()?;
     let isa = Isa::selected().map_err(Failure::usage)?;
     let threads = match cli.threads {
-        Some(threads) if threads > MAX_THREADS => {
-            let message = format!("threads = {threads}: at most {MAX_THREADS} threads are possible");
+        Some(threads) if !(1..=values::MAX_THREADS).contains(&threads) => {
+            let message = format!(
+                "threads = {threads}: at least 1 and at most {} threads are possible",
+                values::MAX_THREADS
+            );
             return Err(Failure::usage(message));
         }
         Some(threads) => threads,
-        None => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
+        None => std::thread::available_parallelism().map_or(1, usize::from).min(values::MAX_THREADS),
     };
     let cpu = Cpu::new(isa, threads).map_err(Failure::usage)?;
     if cli.unfused { cpu.unfused() } else { cpu }.install();

@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         for (path, scored) in score(paths, &model, &header)? {
             match &scored {
                 Err(error) if !arguments.json => {
-                    out(format_args!("{}: not scored: {error}", path.display()))?;
+                    out(format_args!("not scored: {error}"))?;
                 }
                 Ok(scores) if !arguments.json => print(path, scores, &header)?,
                 _ => objects.push(object(path, &scored, &header)),

@@ -12,6 +12,14 @@ pub(crate) fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     number.ok_or_else(|| format!("give a whole number from 0 to {most}"))
 }
 
+/// More threads only wait, and systems that cannot make them end the process.
+pub(crate) const MAX_THREADS: usize = 1024;
+
+/// A number of threads; whether it can be had is said where they are made.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("give a whole number from 1 to {MAX_THREADS}"))
+}
+
 /// A number. What cannot be written as a double is none, and not infinite.
 pub(crate) fn real(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "give a number, such as 0.001".to_owned())?;
