@@ -19,6 +19,8 @@ mod b_limits;
 mod b_signals;
 mod b_surroundings;
 mod i_flags;
+mod i_paths;
+mod i_runs;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -35,25 +35,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (run, _) = RunDirectory::open(&arguments.run_dir)?;
     let (model, header) = prepare::trained(&run.best_weights())?;
     let (mut objects, mut bad) = (Vec::new(), Vec::new());
+    // Of a single image the failure of the command says all there is to say.
+    let alone = arguments.image_path.len() == 1;
     for paths in arguments.image_path.chunks(BATCH) {
         for (path, scored) in score(paths, &model, &header)? {
             match &scored {
-                Err(error) if !arguments.json => {
-                    out(format_args!("not scored: {error}"))?;
-                }
-                Ok(scores) if !arguments.json => print(path, scores, &header)?,
-                _ => objects.push(object(path, &scored, &header)),
+                _ if arguments.json => objects.push(object(path, &scored, &header)),
+                Ok(scores) => print(path, scores, &header)?,
+                Err(_) if alone => {}
+                Err(error) => out(format_args!("not scored: {error}"))?,
             }
             bad.extend(scored.err());
         }
     }
+    let (count, all) = (bad.len(), arguments.image_path.len());
     if arguments.json {
-        out(format_args!("{}", serde_json::to_string_pretty(&objects)?))?;
-    } else if bad.len() < arguments.image_path.len() {
+        if count == 0 || !alone {
+            out(format_args!("{}", serde_json::to_string_pretty(&objects)?))?;
+        }
+    } else if count < all {
         let note = "Not a diagnosis: probabilities of a model, calibrated on nothing but its training.";
         out(format_args!("{note}"))?;
     }
-    let (count, all) = (bad.len(), arguments.image_path.len());
     match bad.into_iter().next() {
         None => Ok(ExitCode::SUCCESS),
         Some(first) if count == all => Err(first.into()),

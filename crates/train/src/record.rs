@@ -140,6 +140,8 @@ impl<'a> Record<'a> {
             chain.append(&Body::Override(Override { after_step: step, changes: changes.clone(), config }))?;
         }
         run.write_config(plan.config)?;
+        // What was the end is none any more.
+        let _ = std::fs::remove_file(run.summary_file());
         let mut record = Record {
             run,
             log: Log::open(&run.log_file())?,
@@ -345,7 +347,7 @@ impl<'a> Record<'a> {
 
 /// What is evaluated of a checkpoint: the model's state, its parameters replaced by their average where there
 /// is one.
-fn kept_weights(tensors: &Dictionary) -> Dictionary {
+pub(crate) fn kept_weights(tensors: &Dictionary) -> Dictionary {
     let mut weights = Dictionary::new();
     for room in ["model.", "ema."] {
         let named = tensors.iter().filter_map(|(name, value)| Some((name.strip_prefix(room)?, value)));

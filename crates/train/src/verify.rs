@@ -1,18 +1,21 @@
 //! Proving a record: a stretch of a run is made again on this machine, and every link compared.
 
+mod beside;
+
 use crate::course::{Course, Made, Plan};
 use crate::fit::FitError;
 use crate::index::Index;
-use crate::prepare;
 use crate::trace::transcribed;
+use crate::{prepare, record};
 use kinone_core::rng::Stream;
 use kinone_kernels::Cpu;
 use kinone_runs::chain::{self, Body, Header, Link, StepLink};
 use kinone_runs::checkpoint::Checkpoint;
 use kinone_runs::config::{Config, Difference};
 use kinone_runs::directory::RunDirectory;
+use kinone_runs::progress::Progress;
 use kinone_runs::transcript::{self, Entry};
-use kinone_runs::{CONTRACT, hash, log, weights};
+use kinone_runs::{CONTRACT, hash, weights};
 use kinone_xray::{Dataset, Part};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -64,6 +67,8 @@ struct Records {
     links: Vec<Link>,
     /// Every sound checkpoint's step, and the hashes of its state.
     checkpoints: BTreeMap<u64, BTreeMap<String, String>>,
+    /// What the newest of them says of the run's end: where it stands, and the hash of its weights.
+    newest: Option<(Progress, String)>,
 }
 
 /// Verifies the record of a run. `progress(step)` is told of every step that was made again.
@@ -108,10 +113,13 @@ impl Records {
             let found = header.contract;
             return fault(format!("the run was made under contract {found}, this program keeps {CONTRACT}"));
         }
-        let mut records = Records { config: config.clone(), header, links, checkpoints: BTreeMap::new() };
+        let mut records =
+            Records { config: config.clone(), header, links, checkpoints: BTreeMap::new(), newest: None };
         records.compare_settings(run)?;
         records.compare_log(run)?;
+        records.compare_index(run)?;
         records.read_checkpoints(run, cpu)?;
+        records.compare_summary(run)?;
         Ok(records)
     }
 
@@ -144,46 +152,6 @@ impl Records {
         }
     }
 
-    /// The configuration file against the chain.
-    fn compare_settings(&self, run: &RunDirectory) -> Result<(), VerifyError> {
-        let (chained, _) = self.settings_after(self.last_step())?;
-        let differences = chained.differences(&self.config);
-        if differences.is_empty() {
-            return Ok(());
-        }
-        let mut overrides = self.links.iter().filter(|link| matches!(link.body, Body::Override(_)));
-        let step = overrides.next_back().map_or(0, Link::step) + 1;
-        let file = run.config_file();
-        let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
-        fault(format!(
-            "from step {step} on the chain and {} state other settings: {}",
-            file.display(),
-            differences.join(", ")
-        ))
-    }
-
-    /// The log against the chain.
-    fn compare_log(&self, run: &RunDirectory) -> Result<(), VerifyError> {
-        let rows = log::steps(&run.log_file()).map_err(FitError::from)?;
-        for row in rows {
-            let Some(link) = self.link(row.step) else { continue };
-            let logged = StepLink {
-                epoch: row.epoch,
-                lr: format!("{:08x}", row.lr.to_bits()),
-                loss: format!("{:08x}", row.loss.to_bits()),
-                gradient_norm: format!("{:016x}", row.gradient_norm.to_bits()),
-                ..link.clone()
-            };
-            let differences = link.differences(&logged);
-            if !differences.is_empty() {
-                let file = run.log_file();
-                let what = listed(&differences);
-                return fault(format!("step {}: {} and the chain differ: {what}", row.step, file.display()));
-            }
-        }
-        Ok(())
-    }
-
     /// Every checkpoint's bytes, and that it stands on its link.
     fn read_checkpoints(&mut self, run: &RunDirectory, cpu: &Cpu) -> Result<(), VerifyError> {
         let store = run.store();
@@ -205,6 +173,8 @@ impl Records {
                     found.state_sha256
                 ));
             }
+            let weights = weights::digest(&record::kept_weights(&checkpoint.tensors));
+            self.newest = Some((checkpoint.header.progress, weights));
             self.checkpoints.insert(step, checkpoint.header.tensors);
         }
         Ok(())
