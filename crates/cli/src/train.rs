@@ -108,7 +108,9 @@ fn resume(
     let _lock = Lock::take(path)?;
     let cpu = Cpu::current();
     let left = Left::find(&run, &recorded, &cpu)?;
-    let config = settings.over(Settings::of(recorded)).resolve()?;
+    // The checkpoint's settings hold, should the file say others: it may be of an override that was never committed.
+    let base = Config { data: recorded.data, ..left.config.clone() };
+    let config = settings.over(Settings::of(base)).resolve()?;
     let changes = left.changes(&config, overriding)?;
     let remarks = left.newest.as_ref().map_or(Vec::new(), |newest| newest.remarks.clone());
     if left.is_finished(&config) && run.summary_file().is_file() {
