@@ -24,6 +24,11 @@ mod c_steps;
 mod i_flags;
 mod i_paths;
 mod i_runs;
+mod j_builds;
+mod j_inside;
+mod j_kernels;
+mod j_machine;
+mod j_resume;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -108,8 +108,12 @@ fn resume(
     let _lock = Lock::take(path)?;
     let cpu = Cpu::current();
     let left = Left::find(&run, &recorded, &cpu)?;
-    // The checkpoint's settings hold, should the file say others: it may be of an override that was never committed.
-    let base = Config { data: recorded.data, ..left.config.clone() };
+    // Where the file says others than the checkpoint, it is of an override that was never committed.
+    let unsaved = left.config.differences(&recorded);
+    let base = match unsaved.iter().all(Config::is_changeable) {
+        true => Config { data: recorded.data, ..left.config.clone() },
+        false => recorded,
+    };
     let config = settings.over(Settings::of(base)).resolve()?;
     let changes = left.changes(&config, overriding)?;
     let remarks = left.newest.as_ref().map_or(Vec::new(), |newest| newest.remarks.clone());

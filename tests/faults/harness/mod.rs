@@ -2,6 +2,7 @@
 
 #![allow(unused_imports, dead_code, reason = "each group of faults uses its part")]
 
+pub(crate) mod foreign;
 mod place;
 pub(crate) mod power;
 pub(crate) mod preload;
