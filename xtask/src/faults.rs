@@ -1,5 +1,7 @@
 //! `cargo xtask faults`: every case of the fault suite, and the table of what came of it.
 
+mod programs;
+
 use crate::shell::{cargo, install, root, run, succeeds};
 use serde_json::Value;
 use std::fmt::Write;
@@ -46,12 +48,13 @@ fn every_case(chosen: &[&str]) -> Result<Vec<&'static str>, String> {
         println!("strace is missing ({reason}): what needs it will be recorded as not tried");
     }
     let is_chosen = |fault: &&Fault| chosen.iter().any(|id| fault.id.starts_with(id));
+    programs::build(|id| chosen.iter().any(|chosen| id.starts_with(chosen)))?;
     for fault in FAULTS.iter().filter(is_chosen) {
         let _ = std::fs::remove_file(record_file(fault.id));
     }
     let filters: Vec<String> = chosen.iter().map(|id| format!("fault_{}", id.to_lowercase())).collect();
     let mut tests = cargo(&["test", "--test", "faults", "--"]);
-    tests.args(&filters).env("KINONE_FAULTS", "full");
+    tests.args(&filters).env("KINONE_FAULTS", "full").env("KINONE_FAULTS_PROGRAMS", programs::folder());
     // A failure is seen by its record, which is then missing.
     let outcome = run(&mut tests);
     let without_record = |fault: &&Fault| record(fault.id).is_none();

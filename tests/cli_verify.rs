@@ -1,0 +1,174 @@
+//! Records that can be proved: honest ones are, on every instruction set; of others the right place is named.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::{Place, printed};
+use kinone::core::array::Array;
+use kinone::kernels::{Cpu, Isa};
+use kinone::nn::state::Value;
+use kinone::runs::checkpoint::Checkpoint;
+use kinone::runs::hash;
+use std::fs;
+use std::sync::Arc;
+
+/// A run of two epochs of ten steps each in `run`, with checkpoints every fourth step.
+fn recorded() -> Place {
+    let place = Place::new();
+    let train =
+        ["train", "--json", "--model=resnet10w8", "--images=100", "--image-size=32", "--batch-size=8"];
+    let more = ["--epochs=2", "--run-dir=run", "--checkpoint-every=4", "--keep-every=4"];
+    place.succeeds(&[&train[..], &more].concat());
+    place
+}
+
+const VERIFY: [&str; 2] = ["verify", "--run-dir=run"];
+
+/// `verify` must refuse with these words while the file is changed; it is restored.
+fn refused_with(place: &Place, name: &str, change: impl FnOnce(&mut Vec<u8>), words: &[&str]) {
+    let path = place.path(name);
+    let kept = fs::read(&path).unwrap();
+    let mut bytes = kept.clone();
+    change(&mut bytes);
+    assert!(bytes != kept, "{name} was not changed");
+    fs::write(&path, bytes).unwrap();
+    place.refuses(1, words, &VERIFY);
+    fs::write(&path, kept).unwrap();
+}
+
+/// One text for another, which must be there.
+fn replace(from: &'static str, to: &'static str) -> impl FnOnce(&mut Vec<u8>) {
+    move |bytes| {
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        assert!(text.contains(from), "{from}");
+        *bytes = text.replacen(from, to, 1).into_bytes();
+    }
+}
+
+#[test]
+fn an_honest_run_is_proved_on_every_instruction_set_in_a_fresh_process() {
+    let place = recorded();
+    for isa in Isa::present() {
+        let mut command = place.command(&VERIFY);
+        let said = printed(command.env("KINONE_ISA", isa.name()).output().unwrap(), &VERIFY);
+        let words =
+            "21 links and 6 checkpoints are sound; 20 steps made again with equal bits, among them 1 to 20";
+        assert_eq!(said.trim(), words, "{isa}");
+    }
+    place.succeeds(&["verify", "--run-dir=run", "--from=10", "--to=12"]);
+    place.refuses(1, &["steps 1 to 20", "9 to 99"], &["verify", "--run-dir=run", "--from=9", "--to=99"]);
+}
+
+#[test]
+fn one_flipped_bit_in_a_checkpoint_names_its_step_and_tensor() {
+    let place = recorded();
+    let flip = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
+    let words = ["step 8: ", "step_00000008.safetensors", "damaged: tensor `optimizer."];
+    refused_with(&place, "run/checkpoints/step_00000008.safetensors", flip, &words);
+    place.succeeds(&VERIFY);
+}
+
+/// The same by somebody who makes all hashes anew: the steps from there do not follow, and the first operator
+/// that shows it is named with both hashes.
+#[test]
+fn one_flipped_bit_under_new_hashes_names_the_step_and_the_operator() {
+    let place = recorded();
+    let path = place.path("run/checkpoints/step_00000004.safetensors");
+    let mut checkpoint = Checkpoint::load(&Cpu::current(), &path).unwrap();
+    let name = "model.layer2.0.conv1.weight";
+    let Value::F32(array) = &checkpoint.tensors[name] else { panic!("numbers") };
+    let mut array = Array::clone(array);
+    array.data_mut()[0] = f32::from_bits(array.data()[0].to_bits() ^ 1 << 22);
+    checkpoint.tensors.insert(name.to_owned(), Value::F32(Arc::new(array)));
+    checkpoint.save(&Cpu::current(), &path).unwrap();
+    place.refuses(1, &["step 4: ", "tensor `model.layer2.0.conv1.weight` of the checkpoint"], &VERIFY);
+    let operator = "the first operator that differs: forward conv2d, output 0 (with layer2.0.conv1.weight)";
+    let words = ["step 5: loss is recorded", operator, "recorded", "found"];
+    place.refuses(1, &words, &["verify", "--run-dir=run", "--from=5", "--to=6"]);
+}
+
+#[test]
+fn one_edited_link_names_its_step() {
+    let place = recorded();
+    let edit = replace("\"step\":5,\"epoch\":1", "\"step\":5,\"epoch\":2");
+    refused_with(&place, "run/chain.jsonl", edit, &["chain.jsonl, line 6 (step 5)", "was changed"]);
+    place.succeeds(&VERIFY);
+}
+
+#[test]
+fn one_changed_learning_rate_names_its_step() {
+    let place = recorded();
+    let config = replace("lr = 0.001", "lr = 0.002");
+    refused_with(&place, "run/config.toml", config, &["from step 1 on", "lr 0.001 -> 0.002"]);
+    let log = replace("\"lr\":0.001", "\"lr\":0.002");
+    refused_with(&place, "run/log.jsonl", log, &["step 1: ", "lr is recorded as 3a83126f"]);
+    // In the link of step 7, with every hash behind it made anew, in the checkpoints too: making the step again
+    // finds it, and that the computation was another.
+    let path = place.path("run/chain.jsonl");
+    let mut prev = "0".repeat(64);
+    let mut hashes = Vec::new();
+    let mut chain = String::new();
+    for (step, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+        let (open, _) = line.split_once(",\"prev\":").unwrap();
+        let mut open = open.to_owned();
+        if step == 7 {
+            open = open.replace("\"lr\":\"3a83126f\"", "\"lr\":\"3b03126f\"");
+            assert!(line != open);
+        }
+        open += &format!(",\"prev\":\"{prev}\"");
+        prev = hash::bytes(open.as_bytes());
+        chain += &format!("{open},\"hash\":\"{prev}\"}}\n");
+        hashes.push(prev.clone());
+    }
+    fs::write(&path, chain).unwrap();
+    for step in [8_usize, 10, 12, 16, 20] {
+        let path = place.path(&format!("run/checkpoints/step_{step:08}.safetensors"));
+        let mut checkpoint = Checkpoint::load(&Cpu::current(), &path).unwrap();
+        checkpoint.header.link.clone_from(&hashes[step]);
+        checkpoint.save(&Cpu::current(), &path).unwrap();
+    }
+    let words = ["step 7: ", "log.jsonl and the chain differ: lr is recorded as 3b03126f"];
+    place.refuses(1, &words, &VERIFY);
+    fs::remove_file(place.path("run/log.jsonl")).unwrap();
+    fs::remove_file(place.path("run/summary.json")).unwrap();
+    fs::write(place.path("run/log.jsonl"), "").unwrap();
+    let words = ["step 7: lr is recorded as 3b03126f, was found to be 3a83126f"];
+    place.refuses(1, &words, &VERIFY);
+}
+
+#[test]
+fn two_runs_part_where_they_do() {
+    let place = recorded();
+    let train =
+        ["train", "--json", "--model=resnet10w8", "--images=100", "--image-size=32", "--batch-size=8"];
+    place.succeeds(&[&train[..], &["--epochs=2", "--run-dir=other", "--lr=0.01"]].concat());
+    let output = place.command(&["diff", "run", "other"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the headers differ: lr 0.001 -> 0.01"), "{said}");
+    assert!(said.contains("they part in step 1: lr 3a83126f -> 3c23d70a"), "{said}");
+}
+
+/// Of a longer run one step in a hundred is made again, each time others.
+#[test]
+fn a_sample_of_one_percent_of_a_longer_run_is_proved() {
+    let place = Place::new();
+    let train =
+        ["train", "--json", "--model=resnet10w8", "--images=100", "--image-size=32", "--batch-size=8"];
+    let more = ["--epochs=30", "--run-dir=run", "--checkpoint-every=0", "--keep-every=10"];
+    place.succeeds(&[&train[..], &more].concat());
+    let mut stretches = std::collections::BTreeSet::new();
+    for isa in Isa::present() {
+        for _ in 0..2 {
+            let arguments = ["verify", "--run-dir=run", "--sample=1%"];
+            let mut command = place.command(&arguments);
+            let said = printed(command.env("KINONE_ISA", isa.name()).output().unwrap(), &arguments);
+            // The rest of the way from the checkpoint before is made too; here stretches begin at checkpoints.
+            assert!(said.contains("301 links and 30 checkpoints are sound; 3 steps made again"), "{said}");
+            stretches.insert(said);
+        }
+    }
+    // That all six are one has a chance of one in 30^5.
+    assert!(stretches.len() > 1, "{stretches:?}");
+}
