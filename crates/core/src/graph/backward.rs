@@ -1,0 +1,197 @@
+//! The walk from a result back to the variables.
+
+use super::{Node, Origin, Recomputation, SavedValues};
+use crate::array::Array;
+use crate::operator::{Primitive, Saved, Slot};
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+use crate::watch::{self, Phase, Seen};
+use kinone_kernels::{Cpu, Task};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+
+/// Why there is no gradient.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackwardError {
+    /// Nothing led to this value that gradients are wanted for.
+    #[error("backward: the value was not computed from any variable, so it has no gradient")]
+    NotRecorded,
+    /// The value is not one number, and no cotangent was given.
+    #[error("backward: a value of shape {0} is not one number; give a cotangent of its shape")]
+    NotScalar(Shape),
+    /// The cotangent does not fit.
+    #[error("backward: the cotangent has shape {cotangent}, the value {value}")]
+    Cotangent {
+        /// What came.
+        cotangent: Shape,
+        /// What was expected.
+        value: Shape,
+    },
+    /// The walk passed here before and freed what it needed.
+    #[error("backward: the graph behind `{0}` was freed by an earlier backward; compute the value again")]
+    Freed(&'static str),
+    /// A checkpoint's body, or an operator, failed or returned another shape when it ran again.
+    #[error("backward: what was recomputed differs from its first run: {0}")]
+    Recomputation(String),
+}
+
+/// The adjoints of variables: ∂y/∂(variable), for the y that was differentiated.
+#[derive(Debug, Default)]
+pub struct Adjoints(BTreeMap<u64, Array>);
+
+impl Adjoints {
+    /// The adjoint of `tensor`; `None` if no path leads from it to the result.
+    pub fn of(&self, tensor: &Tensor) -> Option<&Array> {
+        self.0.get(&tensor.node()?.id)
+    }
+
+    /// The same, to be changed: for clipping.
+    pub fn of_mut(&mut self, tensor: &Tensor) -> Option<&mut Array> {
+        self.0.get_mut(&tensor.node()?.id)
+    }
+}
+
+/// A node met by the walk, with the sum of the contributions to its adjoint so far.
+struct Met {
+    node: Arc<Node>,
+    adjoint: Array,
+}
+
+impl Tensor {
+    /// The adjoints of every variable that led to this number.
+    ///
+    /// # Errors
+    /// The value is not one number, was not recorded, or its graph was freed by an earlier walk.
+    pub fn backward(&self) -> Result<Adjoints, BackwardError> {
+        if self.shape().size() != 1 {
+            return Err(BackwardError::NotScalar(self.shape().clone()));
+        }
+        self.backward_from(Array::full(self.shape().clone(), 1.0), &[])
+    }
+
+    /// The adjoints of every variable, and of the tensors `also`, of ⟨`cotangent`, self⟩.
+    ///
+    /// The walk frees what the graph kept as it passes.
+    ///
+    /// # Errors
+    /// As [`Tensor::backward`]; and the cotangent has another shape.
+    pub fn backward_from(&self, cotangent: Array, also: &[&Tensor]) -> Result<Adjoints, BackwardError> {
+        let node = Arc::clone(self.node().ok_or(BackwardError::NotRecorded)?);
+        if cotangent.shape() != self.shape() {
+            let (cotangent, value) = (cotangent.shape().clone(), self.shape().clone());
+            return Err(BackwardError::Cotangent { cotangent, value });
+        }
+        let cpu = Cpu::current();
+        let also: BTreeSet<u64> =
+            also.iter().filter_map(|tensor| tensor.node()).map(|node| node.id).collect();
+        let mut adjoints = Adjoints::default();
+        let mut met = BTreeMap::from([(node.id, Met { node, adjoint: cotangent })]);
+        while let Some((id, Met { node, adjoint })) = met.pop_last() {
+            if also.contains(&id) {
+                adjoints.0.insert(id, adjoint.clone());
+            }
+            match &node.origin {
+                Origin::Leaf => {
+                    adjoints.0.insert(id, adjoint);
+                }
+                Origin::Operation { operator, saved } => {
+                    let saved = saved.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let mut saved = saved.ok_or(BackwardError::Freed(operator.name()))?;
+                    saved.resolve(&cpu)?;
+                    let contributions = pull_back(&cpu, operator.as_ref(), &node.parents, &saved, adjoint);
+                    for (parent, contribution) in contributions {
+                        accumulate(&cpu, &mut met, parent, contribution);
+                    }
+                }
+                Origin::Checkpoint(kept) => {
+                    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let Recomputation { inputs, body } = kept.ok_or(BackwardError::Freed("checkpoint"))?;
+                    // The nodes made now have larger numbers than any left: the walk enters them next, in
+                    // the order in which it would have met those of the first run.
+                    let again = body(&inputs).map_err(|e| BackwardError::Recomputation(e.to_string()))?;
+                    match again.node() {
+                        Some(node) if again.shape() == adjoint.shape() => {
+                            accumulate(&cpu, &mut met, Arc::clone(node), adjoint);
+                        }
+                        _ => {
+                            let reason = format!("shape {} became {}", adjoint.shape(), again.shape());
+                            return Err(BackwardError::Recomputation(reason));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(adjoints)
+    }
+}
+
+/// One operator's contributions to the adjoints of its parents. What can be written over `adjoint` is.
+fn pull_back(
+    cpu: &Cpu,
+    operator: &dyn Primitive,
+    parents: &[Option<Arc<Node>>],
+    saved: &SavedValues,
+    mut adjoint: Array,
+) -> Vec<(Arc<Node>, Array)> {
+    let wanted = |k: usize| parents[k].is_some() && operator.is_differentiable(k);
+    let over = operator.over().filter(|k| wanted(*k));
+    let fresh = |k: usize| Array::uninitialized(saved.shapes[k].clone());
+    let mut gradients: Vec<Option<Array>> =
+        (0..parents.len()).map(|k| (wanted(k) && over != Some(k)).then(|| fresh(k))).collect();
+    let mut slots: Vec<Slot<f32>> =
+        gradients.iter_mut().map(|slot| slot.as_mut().map(Array::data_mut)).collect();
+    let read = Saved::new(
+        operator.name(),
+        &saved.shapes,
+        saved.views(),
+        saved.output.as_ref().map(|array| array.view()),
+        saved.auxiliaries.iter().map(|array| array.view()).collect(),
+    );
+    match over {
+        Some(k) => {
+            operator.vjp_over(cpu, &read, adjoint.data_mut(), &mut slots);
+            gradients[k] = adjoint.reshaped(saved.shapes[k].clone());
+        }
+        None => operator.vjp(cpu, &read, adjoint.view(), &mut slots),
+    }
+    if watch::is_watched() {
+        let inputs: Vec<Option<u64>> = parents.iter().map(|x| x.as_ref().map(|node| node.id)).collect();
+        for (part, gradient) in gradients.iter().enumerate() {
+            if let Some(gradient) = gradient {
+                let (operator, values) = (operator.name(), gradient.data());
+                watch::show(&Seen { phase: Phase::Backward, operator, inputs: &inputs, part, values });
+            }
+        }
+    }
+    let parents = parents.iter().zip(gradients);
+    parents.filter_map(|(parent, gradient)| Some((Arc::clone(parent.as_ref()?), gradient?))).collect()
+}
+
+struct AddAssign<'a>(&'a mut [f32], &'a [f32]);
+
+impl Task for AddAssign<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (a, b) in self.0.iter_mut().zip(self.1) {
+            *a += b;
+        }
+    }
+}
+
+fn accumulate(cpu: &Cpu, met: &mut BTreeMap<u64, Met>, parent: Arc<Node>, contribution: Array) {
+    match met.get_mut(&parent.id) {
+        Some(Met { adjoint, .. }) => {
+            let len = adjoint.data().len();
+            cpu.for_slices(len, 16_384, &mut [Some(adjoint.data_mut())], |offset, parts| {
+                for part in parts.iter_mut().flatten() {
+                    let range = offset..offset + part.len();
+                    cpu.vectorize(AddAssign(part, &contribution.data()[range]));
+                }
+            });
+        }
+        None => {
+            met.insert(parent.id, Met { node: parent, adjoint: contribution });
+        }
+    }
+}
