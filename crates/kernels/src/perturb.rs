@@ -22,58 +22,96 @@ pub struct Perturbation {
     pub delays: Option<u64>,
 }
 
-static ROWS: AtomicUsize = AtomicUsize::new(usize::MAX);
-static REGISTERS: AtomicUsize = AtomicUsize::new(usize::MAX);
-static BLOCK: AtomicUsize = AtomicUsize::new(usize::MAX);
-static OFFSET: AtomicUsize = AtomicUsize::new(0);
-/// The bits, below a bit that says whether there are any.
-static FILL: AtomicU64 = AtomicU64::new(0);
-static DELAYS: AtomicU64 = AtomicU64::new(0);
+/// What holds now.
+struct State {
+    rows: AtomicUsize,
+    registers: AtomicUsize,
+    block: AtomicUsize,
+    offset: AtomicUsize,
+    /// The bits, below a bit that says whether there are any.
+    fill: AtomicU64,
+    delays: AtomicU64,
+}
+
+static STATE: State = State::new();
 static DRAWN: AtomicU32 = AtomicU32::new(0);
+
+impl State {
+    const fn new() -> State {
+        State {
+            rows: AtomicUsize::new(usize::MAX),
+            registers: AtomicUsize::new(usize::MAX),
+            block: AtomicUsize::new(usize::MAX),
+            offset: AtomicUsize::new(0),
+            fill: AtomicU64::new(0),
+            delays: AtomicU64::new(0),
+        }
+    }
+
+    fn set(&self, to: &Perturbation) {
+        let limit = |limit: Option<usize>| limit.map_or(usize::MAX, |limit| limit.max(1));
+        self.rows.store(limit(to.rows), Relaxed);
+        self.registers.store(limit(to.registers), Relaxed);
+        self.block.store(limit(to.block), Relaxed);
+        self.offset.store(to.offset.min(15), Relaxed);
+        self.fill_with(to.fill);
+        self.delays.store(to.delays.map_or(0, |seed| seed | 1), Relaxed);
+    }
+
+    fn fill_with(&self, bits: Option<u32>) {
+        self.fill.store(bits.map_or(0, |bits| u64::from(bits) | 1 << 32), Relaxed);
+    }
+
+    fn tile(&self, rows: usize, registers: usize) -> (usize, usize) {
+        (rows.min(self.rows.load(Relaxed)), registers.min(self.registers.load(Relaxed)))
+    }
+
+    fn block(&self, terms: usize) -> usize {
+        terms.min(self.block.load(Relaxed))
+    }
+
+    fn fill(&self) -> Option<u32> {
+        let fill = self.fill.load(Relaxed);
+        (fill != 0).then_some(fill as u32)
+    }
+}
 
 impl Perturbation {
     /// Makes it so, instead of what was set before.
     pub fn set(&self) {
-        let limit = |limit: Option<usize>| limit.map_or(usize::MAX, |limit| limit.max(1));
-        ROWS.store(limit(self.rows), Relaxed);
-        REGISTERS.store(limit(self.registers), Relaxed);
-        BLOCK.store(limit(self.block), Relaxed);
-        OFFSET.store(self.offset.min(15), Relaxed);
-        fill_with(self.fill);
-        DELAYS.store(self.delays.map_or(0, |seed| seed | 1), Relaxed);
+        STATE.set(self);
     }
 }
 
 /// Sets [`Perturbation::fill`] alone.
 pub(crate) fn fill_with(bits: Option<u32>) {
-    FILL.store(bits.map_or(0, |bits| u64::from(bits) | 1 << 32), Relaxed);
+    STATE.fill_with(bits);
 }
 
 /// `rows` and `registers` of a tile, as far as they are allowed.
 pub(crate) fn tile(rows: usize, registers: usize) -> (usize, usize) {
-    (rows.min(ROWS.load(Relaxed)), registers.min(REGISTERS.load(Relaxed)))
+    STATE.tile(rows, registers)
 }
 
 /// `terms` of a block, as far as they are allowed.
 pub(crate) fn block(terms: usize) -> usize {
-    terms.min(BLOCK.load(Relaxed))
+    STATE.block(terms)
 }
 
 /// Where buffers begin, in f32 behind a cache line.
 pub(crate) fn offset() -> usize {
-    OFFSET.load(Relaxed)
+    STATE.offset.load(Relaxed)
 }
 
 /// What buffers are filled with.
 pub(crate) fn fill() -> Option<u32> {
-    let fill = FILL.load(Relaxed);
-    (fill != 0).then_some(fill as u32)
+    STATE.fill()
 }
 
 /// Waits for a while if that is wanted: nothing, or up to about a tenth of a millisecond, the thread's turn given
 /// away now and then.
 pub(crate) fn delay() {
-    let seed = DELAYS.load(Relaxed);
+    let seed = STATE.delays.load(Relaxed);
     if seed == 0 {
         return;
     }
@@ -91,14 +129,17 @@ pub(crate) fn delay() {
 mod tests {
     use super::*;
 
+    /// On a state of its own: other tests run kernels meanwhile.
     #[test]
     fn nothing_is_changed_but_what_is_asked_for() {
-        assert_eq!((tile(8, 3), block(256), offset(), fill()), ((8, 3), 256, 0, None));
+        let state = State::new();
+        let now = || (state.tile(8, 3), state.block(256), state.offset.load(Relaxed), state.fill());
+        assert_eq!(now(), ((8, 3), 256, 0, None));
         let odd =
             Perturbation { rows: Some(3), block: Some(0), offset: 99, fill: Some(0), ..Default::default() };
-        odd.set();
-        assert_eq!((tile(8, 3), block(256), offset(), fill()), ((3, 3), 1, 15, Some(0)));
-        Perturbation::default().set();
-        assert_eq!((tile(8, 3), block(256), offset(), fill()), ((8, 3), 256, 0, None));
+        state.set(&odd);
+        assert_eq!(now(), ((3, 3), 1, 15, Some(0)));
+        state.set(&Perturbation::default());
+        assert_eq!(now(), ((8, 3), 256, 0, None));
     }
 }
