@@ -106,6 +106,7 @@ fn resume(
 ) -> Result<ExitCode, Failure> {
     let (run, recorded) = RunDirectory::open(path)?;
     let _lock = Lock::take(path)?;
+    run.remove_leftovers();
     let cpu = Cpu::current();
     let left = Left::find(&run, &recorded, &cpu)?;
     // Where the file says others than the checkpoint, it is of an override that was never committed.

@@ -128,7 +128,6 @@ impl<'a> Record<'a> {
         changes: Vec<Difference>,
     ) -> Result<Record<'a>, FitError> {
         enough_space(run, course, 1)?;
-        run.remove_leftovers();
         let header = &newest.checkpoint.header;
         let step = header.progress.step;
         let (mut chain, _) = Chain::resume(&run.chain_file(), step, &header.link)?;
