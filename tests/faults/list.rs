@@ -111,13 +111,3 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("J15", "S", "kernels on random shapes against the plain loop"),
     fault("J16", "S", "a hundred repeats: other addresses, other processes"),
 ];
-
-/// Faults that have no test yet.
-#[allow(dead_code, reason = "read by the tests alone")]
-pub(crate) const WITHOUT_TEST: &[&str] = &[
-    // //
-    "C01", "C02", "C03", "C04", "C05", "C06", "C07", "C08", "C09", "C10", "C11", "C12", //
-    //
-    "B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12", "B13", "B14", "B15",
-    "B16", "B17", "B18", //
-];

@@ -30,7 +30,6 @@ mod j_kernels;
 mod j_machine;
 mod j_resume;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The ids of the test functions in the sources beside this one.
@@ -55,9 +54,7 @@ fn tested() -> Vec<String> {
 fn every_fault_has_its_test_and_every_test_its_fault() {
     let ids: Vec<&str> = list::FAULTS.iter().map(|fault| fault.id).collect();
     assert!(ids.is_sorted() && ids.len() == 84, "{} ids", ids.len());
-    let tested = tested();
-    let without: BTreeSet<&str> = list::WITHOUT_TEST.iter().copied().collect();
-    let mut claimed: Vec<&str> = tested.iter().map(String::as_str).chain(without).collect();
-    claimed.sort_unstable();
-    assert_eq!(claimed, ids);
+    let mut tested = tested();
+    tested.sort_unstable();
+    assert_eq!(tested, ids);
 }

@@ -1,4 +1,5 @@
-//! What is written about each fault: `target/faults/A01.json`, read by `cargo xtask faults`.
+//! What is written about each fault: `target/faults/A01.json`, read by `cargo xtask faults`; in the everyday run
+//! under `target/faults/sample`.
 
 use crate::list::FAULTS;
 use serde_json::json;
@@ -78,5 +79,6 @@ impl Fault {
 }
 
 fn path(id: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/faults").join(format!("{id}.json"))
+    let folder = if is_full() { "target/faults" } else { "target/faults/sample" };
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder).join(format!("{id}.json"))
 }
