@@ -31,6 +31,9 @@ pub struct Progress {
     pub train_loss: Option<f64>,
     /// Its mean area under the curve on the validation part.
     pub val_auroc_macro: Option<f64>,
+    /// The thresholds chosen there, see [`Best::thresholds`].
+    #[serde(default)]
+    pub thresholds: Vec<Option<f32>>,
     /// The best epoch so far.
     pub best: Option<Best>,
     /// Whether early stopping ended the run.
@@ -47,6 +50,10 @@ pub struct Best {
     pub step: u64,
     /// The mean area under the curve on the validation part.
     pub val_auroc_macro: Option<f64>,
+    /// For each class the logit from which on its finding is stated, chosen on the validation part; none for a
+    /// class that has not both labels there, and for every class where there is no validation part.
+    #[serde(default)]
+    pub thresholds: Vec<Option<f32>>,
     /// The hash of its weights ([`crate::weights::digest`]).
     pub weights_sha256: String,
 }
@@ -66,6 +73,7 @@ impl Progress {
             plateau_scale: 1.0,
             train_loss: None,
             val_auroc_macro: None,
+            thresholds: Vec::new(),
             best: None,
             stopped_early: false,
         }

@@ -160,7 +160,8 @@ mod tests {
             if *step >= 20 {
                 best = vec![20];
                 let weights_sha256 = String::new();
-                let best = Best { epoch: 1, step: 20, val_auroc_macro: None, weights_sha256 };
+                let thresholds = vec![None, Some(-1.25)];
+                let best = Best { epoch: 1, step: 20, val_auroc_macro: None, thresholds, weights_sha256 };
                 checkpoint.header.progress.best = Some(best);
             }
             store.save(&Cpu::current(), &mut checkpoint, &best, keep_every).unwrap();

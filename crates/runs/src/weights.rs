@@ -35,6 +35,9 @@ pub struct Header {
     pub epoch: u32,
     /// The mean area under the curve on the validation part.
     pub val_auroc_macro: Option<f64>,
+    /// For each class the logit from which on its finding is stated ([`crate::progress::Best::thresholds`]).
+    #[serde(default)]
+    pub thresholds: Vec<Option<f32>>,
     /// The hash of the weights ([`digest`]).
     pub weights_sha256: String,
 }
@@ -182,6 +185,7 @@ mod tests {
             pixel_std: 0.3,
             epoch: 3,
             val_auroc_macro: Some(0.1 + 0.2),
+            thresholds: vec![Some(-2.0e-7)],
             weights_sha256: digest(&dictionary),
         };
         (header, dictionary)

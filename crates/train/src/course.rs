@@ -65,12 +65,14 @@ impl<'a> Plan<'a> {
 }
 
 /// What the validation part says after an epoch; nothing where it has no images.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Validation {
     /// The mean binary cross entropy.
     pub loss: Option<f64>,
     /// The mean area under the curve.
     pub auroc_macro: Option<f64>,
+    /// For each class the logit from which on its finding is stated.
+    pub thresholds: Vec<Option<f32>>,
 }
 
 /// A step that was made, and on which images.
@@ -173,7 +175,7 @@ impl<'a> Course<'a> {
     }
 
     /// Ends the epoch with what the validation part says; whether it is the best so far.
-    pub fn end_epoch(&mut self, validation: Validation) -> bool {
+    pub fn end_epoch(&mut self, validation: &Validation) -> bool {
         let train_loss = self.progress.loss_sum / self.progress.loss_images as f64;
         self.trainer.rate.observe(validation.loss.unwrap_or(train_loss));
         let Plateau { best: plateau_best, waited, scale } = self.trainer.rate.plateau;
@@ -187,12 +189,14 @@ impl<'a> Course<'a> {
                 epoch,
                 step: self.progress.step,
                 val_auroc_macro: auroc,
+                thresholds: validation.thresholds.clone(),
                 weights_sha256: weights::digest(&self.trainer.weights()),
             });
         }
         let progress = &mut self.progress;
         progress.train_loss = Some(train_loss);
         progress.val_auroc_macro = auroc;
+        progress.thresholds.clone_from(&validation.thresholds);
         progress.plateau_best = plateau_best;
         progress.plateau_waited = waited;
         progress.plateau_scale = scale;
@@ -206,10 +210,12 @@ impl<'a> Course<'a> {
     /// Goes on without the weights of the best epoch, which are lost: the best of those that are left.
     pub(crate) fn forget_best(&mut self) {
         let Progress { epoch, epoch_steps, step, val_auroc_macro, .. } = self.progress;
+        let thresholds = self.progress.thresholds.clone();
         self.progress.best = (epoch > 1 && epoch_steps == 0).then(|| Best {
             epoch: epoch - 1,
             step,
             val_auroc_macro,
+            thresholds,
             weights_sha256: weights::digest(&self.trainer.weights()),
         });
     }
@@ -246,7 +252,11 @@ impl<'a> Course<'a> {
             score(&self.trainer.model)?
         };
         let Some(scores) = scores else { return Ok(None) };
-        Ok(Some(Validation { loss: Some(f64::from(scores.loss()?)), auroc_macro: scores.auroc_macro()? }))
+        Ok(Some(Validation {
+            loss: Some(f64::from(scores.loss()?)),
+            auroc_macro: scores.auroc_macro()?,
+            thresholds: scores.thresholds()?,
+        }))
     }
 
     /// The bytes of a checkpoint's tensors, about.
@@ -297,8 +307,13 @@ impl<'a> Course<'a> {
         Checkpoint { header, tensors: self.trainer.state() }
     }
 
-    /// The header of a file of weights of the last epoch that ended, or of the best.
-    pub fn weights_header(&self, epoch: u32, val_auroc_macro: Option<f64>, weights_sha256: String) -> Header {
+    /// The header of a file of weights: those of the best epoch, or those of the last that ended.
+    pub fn weights_header(&self, best: Option<&Best>, weights_sha256: String) -> Header {
+        let progress = &self.progress;
+        let (epoch, val_auroc_macro, thresholds) = match best {
+            Some(best) => (best.epoch, best.val_auroc_macro, &best.thresholds),
+            None => (progress.epoch - 1, progress.val_auroc_macro, &progress.thresholds),
+        };
         let Plan { config, data, preprocessing, .. } = self.plan;
         Header {
             contract: CONTRACT,
@@ -310,6 +325,7 @@ impl<'a> Course<'a> {
             pixel_std: preprocessing.std,
             epoch,
             val_auroc_macro,
+            thresholds: thresholds.clone(),
             weights_sha256,
         }
     }

@@ -4,7 +4,7 @@ use kinone_core::array::Array;
 use kinone_core::shape::ShapeError;
 use kinone_core::tensor::Tensor;
 use kinone_kernels::math::sigmoid;
-use kinone_metrics::ScoreError;
+use kinone_metrics::{OperatingPoint, ScoreError};
 use kinone_metrics::report::{Report, Scored, auroc_macro};
 use kinone_nn::{Module, Pass};
 use kinone_xray::{DataError, Dataset, Loader, Part, Preprocessing};
@@ -119,6 +119,24 @@ impl Scores {
     /// A score is NaN.
     pub fn auroc_macro(&self) -> Result<Option<f64>, ScoreError> {
         auroc_macro(self.scored(), self.logits.shape()[1])
+    }
+
+    /// For each class the logit from which on its finding is best stated: of the largest sensitivity + specificity
+    /// − 1 ([`OperatingPoint::youden`]). None for a class without both labels.
+    ///
+    /// # Errors
+    /// A score is NaN.
+    pub fn thresholds(&self) -> Result<Vec<Option<f32>>, ScoreError> {
+        let classes = self.logits.shape()[1];
+        let column = |array: &Array, class: usize| -> Vec<f32> {
+            array.data().iter().skip(class).step_by(classes).copied().collect()
+        };
+        let threshold = |class: usize| {
+            let labels: Vec<bool> = column(&self.targets, class).iter().map(|target| *target == 1.0).collect();
+            let point = OperatingPoint::youden(&column(&self.logits, class), &labels)?;
+            Ok(point.map(|point| point.threshold))
+        };
+        (0..classes).map(threshold).collect()
     }
 
     /// Everything about every class.

@@ -286,7 +286,7 @@ impl Fit<'_> {
                 return Ok(Err(stop));
             }
         };
-        let is_best = course.end_epoch(validation);
+        let is_best = course.end_epoch(&validation);
         let ended = Epoch {
             epoch,
             train_loss: course.progress.train_loss.unwrap_or_default(),

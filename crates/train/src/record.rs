@@ -18,7 +18,6 @@ use kinone_runs::config::Difference;
 use kinone_runs::control::{Doing, Pulse};
 use kinone_runs::directory::{self, RunDirectory};
 use kinone_runs::log::{self, Event, Log};
-use kinone_runs::progress::Progress;
 use kinone_runs::store::{Newest, Store};
 use kinone_runs::{npz, transcript, weights};
 use std::io;
@@ -246,7 +245,7 @@ impl<'a> Record<'a> {
             if written.is_err() {
                 let weights = course.trainer.weights();
                 let hash = weights::digest(&weights);
-                let header = course.weights_header(ended.epoch, ended.val_auroc_macro, hash);
+                let header = course.weights_header(None, hash);
                 self.unwritten_best = Some((header, weights));
             }
             self.tolerate(written)?;
@@ -325,8 +324,7 @@ impl<'a> Record<'a> {
     /// Writes the weights of the epoch that just ended.
     fn write_last(&self, course: &Course) -> Result<(), FitError> {
         let weights = course.trainer.weights();
-        let Progress { epoch, val_auroc_macro, .. } = course.progress;
-        let header = course.weights_header(epoch - 1, val_auroc_macro, weights::digest(&weights));
+        let header = course.weights_header(None, weights::digest(&weights));
         Ok(weights::save(&self.run.last_weights(), &header, &weights)?)
     }
 
@@ -338,8 +336,7 @@ impl<'a> Record<'a> {
         } else {
             kept_weights(&Checkpoint::load(&self.cpu, &self.store.path(best.step))?.tensors)
         };
-        let hash = best.weights_sha256.clone();
-        let header = course.weights_header(best.epoch, best.val_auroc_macro, hash);
+        let header = course.weights_header(Some(best), best.weights_sha256.clone());
         Ok(weights::save(&self.run.best_weights(), &header, &weights)?)
     }
 }

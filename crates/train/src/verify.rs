@@ -263,7 +263,7 @@ impl Records {
         if course.is_epoch_over() {
             let follows = config.schedule == kinone_runs::config::ScheduleName::Plateau;
             let validation = if follows { course.validate(&|| false).map_err(FitError::from)? } else { None };
-            course.end_epoch(validation.unwrap_or_default());
+            course.end_epoch(&validation.unwrap_or_default());
         }
         let step = course.progress.step + 1;
         let recorded = transcript::read(run.path(), step);
