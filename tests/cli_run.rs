@@ -4,6 +4,7 @@ mod common;
 
 use common::{Place, TINY, printed};
 use kinone::kernels::Isa;
+use kinone::kernels::math::sigmoid;
 use kinone::runs::config::ConvAlgo;
 use kinone::runs::weights;
 use serde_json::Value;
@@ -102,8 +103,20 @@ fn predict_gives_what_evaluate_saw(place: &Place) {
     let predicted = place.json(&arguments);
     let predicted = predicted.as_array().unwrap();
     assert_eq!(predicted.len(), 3);
+    let (header, _) = weights::load(&place.path("run/checkpoints/best.safetensors")).unwrap();
+    assert!(header.thresholds.len() == 14 && header.thresholds.iter().any(Option::is_some));
     for ((object, path), row) in predicted.iter().zip(&paths).zip(&rows[1..]) {
         assert_eq!(object["image"], **path);
+        for (class, threshold) in header.classes.iter().zip(&header.thresholds) {
+            let probability = object["probabilities"][class].as_f64().unwrap() as f32;
+            // The threshold is one of the logits, and the probabilities are in their order.
+            let is_right = match (object["positive"][class].as_bool(), threshold) {
+                (Some(true), Some(threshold)) => probability >= sigmoid(*threshold),
+                (Some(false), Some(threshold)) => probability <= sigmoid(*threshold),
+                (stated, threshold) => stated.is_none() && threshold.is_none(),
+            };
+            assert!(is_right, "{path} {class}: {object}");
+        }
         for (class, score) in rows[0][2..16].iter().zip(&row[2..16]) {
             let predicted = object["probabilities"][class].as_f64().unwrap() as f32;
             assert_eq!(predicted.to_bits(), score.parse::<f32>().unwrap().to_bits(), "{path} {class}");

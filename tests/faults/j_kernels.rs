@@ -253,7 +253,7 @@ fn without_validation() -> Vec<[serde_json::Value; 3]> {
             let link = serde_json::to_value(course.link(&Cpu::current(), &made)).unwrap();
             steps.push([link["samples"].clone(), link["loss"].clone(), link["state"].clone()]);
         }
-        course.end_epoch(Validation::default());
+        course.end_epoch(&Validation::default());
     }
     steps
 }

@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::console::out;
 use crate::failure::PARTIAL;
 use kinone_kernels::Cpu;
+use kinone_kernels::math::sigmoid;
 use kinone_nn::models::ResNet;
 use kinone_runs::directory::RunDirectory;
 use kinone_runs::weights::Header;
@@ -41,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         for (path, scored) in score(paths, &model, &header)? {
             match &scored {
                 _ if arguments.json => objects.push(object(path, &scored, &header)),
-                Ok(scores) => print(path, scores, &header)?,
+                Ok(logits) => print(path, logits, &header)?,
                 Err(_) if alone => {}
                 Err(error) => out(format_args!("not scored: {error}"))?,
             }
@@ -68,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The probabilities of one image, or why there are none.
+/// The logits of one image, or why there are none.
 type Scored = Result<Vec<f32>, DataError>;
 
 /// Scores some images, each with its path.
@@ -86,8 +87,7 @@ fn score<'a>(
     let logits = if images.is_empty() {
         Vec::new()
     } else {
-        let logits = evaluate::logits(model, &images, preprocessing.size)?;
-        evaluate::probabilities(&logits).data().to_vec()
+        evaluate::logits(model, &images, preprocessing.size)?.data().to_vec()
     };
     let mut rows = logits.chunks_exact(header.classes.len());
     let mut row = |read: Result<(), DataError>| read.map(|()| rows.next().unwrap_or_default().to_vec());
@@ -97,21 +97,43 @@ fn score<'a>(
 fn object(path: &Path, scored: &Scored, header: &Header) -> serde_json::Value {
     let image = path.to_string_lossy();
     match scored {
-        Ok(scores) => {
-            let classes: serde_json::Map<String, serde_json::Value> =
-                header.classes.iter().cloned().zip(scores.iter().map(|score| json!(score))).collect();
-            json!({ "image": image, "probabilities": classes })
+        Ok(logits) => {
+            let map =
+                |value: &dyn Fn(usize) -> serde_json::Value| -> serde_json::Map<String, serde_json::Value> {
+                    header
+                        .classes
+                        .iter()
+                        .cloned()
+                        .enumerate()
+                        .map(|(class, name)| (name, value(class)))
+                        .collect()
+                };
+            let probabilities = map(&|class| json!(sigmoid(logits[class])));
+            let positive = map(&|class| json!(is_positive(header, class, logits[class])));
+            json!({ "image": image, "probabilities": probabilities, "positive": positive })
         }
         Err(error) => json!({ "image": image, "error": error.to_string() }),
     }
 }
 
-fn print(path: &Path, scores: &[f32], header: &Header) -> Result<(), Failure> {
+/// Whether a finding is stated: its logit is at least the threshold that was chosen on the validation part. `None`
+/// where none could be chosen.
+fn is_positive(header: &Header, class: usize, logit: f32) -> Option<bool> {
+    header.thresholds.get(class).copied().flatten().map(|threshold| logit >= threshold)
+}
+
+fn print(path: &Path, logits: &[f32], header: &Header) -> Result<(), Failure> {
     out(format_args!("{}", path.display()))?;
-    let mut classes: Vec<(&String, f32)> = header.classes.iter().zip(scores.iter().copied()).collect();
-    classes.sort_by(|a, b| b.1.total_cmp(&a.1));
-    for (class, score) in classes {
-        out(format_args!("  {class:<20} {score:.3}"))?;
+    let mut classes: Vec<usize> = (0..logits.len()).collect();
+    classes.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    for class in classes {
+        let stated = match is_positive(header, class, logits[class]) {
+            Some(true) => "  positive",
+            Some(false) => "  negative",
+            None => "",
+        };
+        let (name, probability) = (&header.classes[class], sigmoid(logits[class]));
+        out(format_args!("  {name:<20} {probability:.3}{stated}"))?;
     }
     Ok(())
 }

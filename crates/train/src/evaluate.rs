@@ -4,8 +4,8 @@ use kinone_core::array::Array;
 use kinone_core::shape::ShapeError;
 use kinone_core::tensor::Tensor;
 use kinone_kernels::math::sigmoid;
-use kinone_metrics::{OperatingPoint, ScoreError};
 use kinone_metrics::report::{Report, Scored, auroc_macro};
+use kinone_metrics::{OperatingPoint, ScoreError};
 use kinone_nn::{Module, Pass};
 use kinone_xray::{DataError, Dataset, Loader, Part, Preprocessing};
 
@@ -132,7 +132,8 @@ impl Scores {
             array.data().iter().skip(class).step_by(classes).copied().collect()
         };
         let threshold = |class: usize| {
-            let labels: Vec<bool> = column(&self.targets, class).iter().map(|target| *target == 1.0).collect();
+            let labels: Vec<bool> =
+                column(&self.targets, class).iter().map(|target| *target == 1.0).collect();
             let point = OperatingPoint::youden(&column(&self.logits, class), &labels)?;
             Ok(point.map(|point| point.threshold))
         };
@@ -160,4 +161,24 @@ pub fn probabilities(logits: &Array) -> Array {
         *score = sigmoid(*score);
     }
     scores
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_has_the_threshold_that_separates_it_best() {
+        // Three classes: separable at 0.5, separable but for one image, without a positive.
+        let logits = [-1.0, 0.5, 2.0, 0.5, -2.0, 1.0, 3.0, 0.25, 0.0, -0.5, 4.0, 1.0];
+        let targets = [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0];
+        let array = |values: &[f32]| Array::new([4, 3], values).unwrap();
+        let scores = Scores {
+            indices: vec![0, 1, 2, 3],
+            patients: vec![1, 2, 3, 4],
+            logits: array(&logits),
+            targets: array(&targets),
+        };
+        assert_eq!(scores.thresholds().unwrap(), [Some(0.5), Some(0.25), None]);
+    }
 }
