@@ -12,8 +12,15 @@ use std::time::{Duration, Instant};
 
 /// A run of so many epochs of ten steps each.
 fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let train =
-        ["train", "--json", "--model=resnet10w8", "--images=100", "--image-size=32", "--batch-size=8"];
+    let train = [
+        "train",
+        "--json",
+        "--model=resnet10w8",
+        "--images=100",
+        "--image-size=32",
+        "--batch-size=8",
+        "--threads=1",
+    ];
     [&train[..], more].concat()
 }
 
@@ -42,9 +49,9 @@ fn links(place: &Place) -> usize {
 #[test]
 fn pause_holds_a_run_resume_lets_it_go_on_and_stop_saves_it() {
     let place = Place::new();
-    let undisturbed = place.json(&train(&["--epochs=60", "--run-dir=whole"]));
+    let undisturbed = place.json(&train(&["--epochs=30", "--run-dir=whole"]));
     let control = Control::new(&place.path("run"));
-    let mut child = start(&place, &train(&["--epochs=60", "--run-dir=run"]));
+    let mut child = start(&place, &train(&["--epochs=30", "--run-dir=run"]));
     wait_for(&mut child, "a step", || links(&place) > 3);
 
     control.ask(Request::Pause).unwrap();
@@ -55,7 +62,7 @@ fn pause_holds_a_run_resume_lets_it_go_on_and_stop_saves_it() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(links(&place), held, "a paused run went on");
     // It still holds its directory.
-    place.refuses(6, &["run is in use by"], &["train", "--resume=run"]);
+    place.refuses(6, &["run is in use by"], &["train", "--resume=run", "--threads=1"]);
 
     control.ask(Request::Resume).unwrap();
     wait_for(&mut child, "another step", || links(&place) > held);
@@ -80,7 +87,7 @@ fn pause_holds_a_run_resume_lets_it_go_on_and_stop_saves_it() {
 
     // A request from before is none for the run that goes on.
     control.ask(Request::Stop).unwrap();
-    let resumed = place.json(&["train", "--json", "--resume=run"]);
+    let resumed = place.json(&["train", "--json", "--resume=run", "--threads=1"]);
     for field in ["weights_sha256", "best_weights_sha256", "chain_sha256", "test_auroc_macro"] {
         assert_eq!(resumed[field], undisturbed[field], "{field}");
     }
@@ -111,7 +118,7 @@ fn weights_that_were_not_written_are_made_again() {
         for names in [&["best"][..], &["last"], &["best", "last"]] {
             fs::remove_file(place.path("run/summary.json")).unwrap();
             names.iter().for_each(|name| state(name));
-            place.json(&["train", "--json", "--resume=run"]);
+            place.json(&["train", "--json", "--resume=run", "--threads=1"]);
             assert!(fs::read(path("best")).unwrap() == best, "best of {names:?}, state {number}");
             assert!(fs::read(path("last")).unwrap() == last, "last of {names:?}, state {number}");
         }

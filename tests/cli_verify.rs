@@ -13,17 +13,26 @@ use kinone::runs::hash;
 use std::fs;
 use std::sync::Arc;
 
+/// A small network on few images; ten steps an epoch.
+const TRAIN: [&str; 7] = [
+    "train",
+    "--json",
+    "--model=resnet10w8",
+    "--images=100",
+    "--image-size=32",
+    "--batch-size=8",
+    "--threads=1",
+];
+
 /// A run of two epochs of ten steps each in `run`, with checkpoints every fourth step.
 fn recorded() -> Place {
     let place = Place::new();
-    let train =
-        ["train", "--json", "--model=resnet10w8", "--images=100", "--image-size=32", "--batch-size=8"];
     let more = ["--epochs=2", "--run-dir=run", "--checkpoint-every=4", "--keep-every=4"];
-    place.succeeds(&[&train[..], &more].concat());
+    place.succeeds(&[&TRAIN[..], &more].concat());
     place
 }
 
-const VERIFY: [&str; 2] = ["verify", "--run-dir=run"];
+const VERIFY: [&str; 3] = ["verify", "--run-dir=run", "--threads=1"];
 
 /// `verify` must refuse with these words while the file is changed; it is restored.
 fn refused_with(place: &Place, name: &str, change: impl FnOnce(&mut Vec<u8>), words: &[&str]) {
@@ -140,9 +149,7 @@ fn one_changed_learning_rate_names_its_step() {
 #[test]
 fn two_runs_part_where_they_do() {
     let place = recorded();
-    let train =
-        ["train", "--json", "--model=resnet10w8", "--images=100", "--image-size=32", "--batch-size=8"];
-    place.succeeds(&[&train[..], &["--epochs=2", "--run-dir=other", "--lr=0.01"]].concat());
+    place.succeeds(&[&TRAIN[..], &["--epochs=2", "--run-dir=other", "--lr=0.01"]].concat());
     let output = place.command(&["diff", "run", "other"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -154,14 +161,12 @@ fn two_runs_part_where_they_do() {
 #[test]
 fn a_sample_of_one_percent_of_a_longer_run_is_proved() {
     let place = Place::new();
-    let train =
-        ["train", "--json", "--model=resnet10w8", "--images=100", "--image-size=32", "--batch-size=8"];
     let more = ["--epochs=30", "--run-dir=run", "--checkpoint-every=0", "--keep-every=10"];
-    place.succeeds(&[&train[..], &more].concat());
+    place.succeeds(&[&TRAIN[..], &more].concat());
     let mut stretches = std::collections::BTreeSet::new();
     for isa in Isa::present() {
         for _ in 0..2 {
-            let arguments = ["verify", "--run-dir=run", "--sample=1%"];
+            let arguments = ["verify", "--run-dir=run", "--sample=1%", "--threads=1"];
             let mut command = place.command(&arguments);
             let said = printed(command.env("KINONE_ISA", isa.name()).output().unwrap(), &arguments);
             // The rest of the way from the checkpoint before is made too; here stretches begin at checkpoints.

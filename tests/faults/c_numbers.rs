@@ -125,7 +125,8 @@ fn fault_c09_denormal_numbers() {
             let is_moment = name.starts_with("optimizer.");
             assert!(!is_moment || !array.data().iter().any(|x| x.is_subnormal()), "{name}");
         }
-        let usual = (0..3).map(|_| cpu.scope(|| run(1.0)).2).fold(f64::INFINITY, f64::min);
+        let usual = (0..3).map(|_| cpu.scope(|| run(1.0)).2);
+        let usual = usual.fold(f64::INFINITY, |least, time| if time < least { time } else { least });
         println!("C09: {cpu:?}: {:.2} of the usual time", seconds / usual);
         tried += 1;
     }
@@ -279,7 +280,7 @@ fn fault_c11_settings_of_zero() {
                 let rate = Rate::new(1e-3, schedule, 0).at(epoch, 0);
                 let off = f64::from(lr) / (f64::from(rate) * step / 1e6) - 1.0;
                 // Two roundings to f32, of half a unit in the last place each.
-                assert!(off.abs() <= 2.0 * 2.0_f64.powi(-24), "step {step}: {lr}");
+                assert!(off.abs() <= f64::from(f32::EPSILON), "step {step}: {lr}");
             }
         }
     }

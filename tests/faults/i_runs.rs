@@ -214,7 +214,7 @@ fn fault_i12_many_images_some_missing() {
     images.sort();
     let count = if is_full() { 10_000 } else { 1_000 };
     // Every fiftieth is missing, among them the first and the last.
-    let is_missing = |k: usize| k % 50 == 0 && k < count - 50 || k == count - 1;
+    let is_missing = |k: usize| k.is_multiple_of(50) && k < count - 50 || k == count - 1;
     let path = |k: usize| if is_missing(k) { format!("no_{k}.png") } else { images[k % 100].clone() };
     let paths: Vec<String> = (0..count).map(path).collect();
     let missing = (0..count).filter(|k| is_missing(*k)).count();

@@ -13,29 +13,44 @@ struct Way {
     target: Option<&'static str>,
     /// Debian packages, and a program by which to tell that they are here.
     packages: (&'static [&'static str], &'static str),
+    profile: &'static str,
     environment: &'static [(&'static str, &'static str)],
 }
 
-const PLAIN: Way =
-    Way { name: "", faults: &["J08"], toolchain: None, target: None, packages: (&[], ""), environment: &[] };
+const PLAIN: Way = Way {
+    name: "",
+    faults: &["J08"],
+    toolchain: None,
+    target: None,
+    packages: (&[], ""),
+    profile: "release",
+    environment: &[],
+};
 
 const WAYS: &[Way] = &[
-    Way { name: "profile-release", ..PLAIN },
-    Way { name: "profile-size", environment: &[("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")], ..PLAIN },
-    Way {
-        name: "profile-lto-in-one-unit",
-        environment: &[("CARGO_PROFILE_RELEASE_LTO", "fat"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")],
-        ..PLAIN
-    },
-    Way { name: "profile-native", environment: &[("RUSTFLAGS", "-C target-cpu=native")], ..PLAIN },
-    Way { name: "compiler-1.96.0", faults: &["J09"], toolchain: Some("1.96.0"), ..PLAIN },
-    Way { name: "libc-musl", faults: &["J09"], target: Some("x86_64-unknown-linux-musl"), ..PLAIN },
     Way {
         name: "isa-aarch64",
         faults: &["J02", "J12"],
         target: Some("aarch64-unknown-linux-gnu"),
         packages: (&["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user"], "aarch64-linux-gnu-gcc"),
+        profile: "dev",
         environment: &[("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")],
+        ..PLAIN
+    },
+    Way {
+        name: "libc-musl",
+        faults: &["J09"],
+        target: Some("x86_64-unknown-linux-musl"),
+        profile: "dev",
+        ..PLAIN
+    },
+    Way { name: "compiler-1.96.0", faults: &["J09"], toolchain: Some("1.96.0"), profile: "dev", ..PLAIN },
+    Way { name: "profile-release", ..PLAIN },
+    Way { name: "profile-size", environment: &[("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")], ..PLAIN },
+    Way { name: "profile-native", environment: &[("RUSTFLAGS", "-C target-cpu=native")], ..PLAIN },
+    Way {
+        name: "profile-lto-in-one-unit",
+        environment: &[("CARGO_PROFILE_RELEASE_LTO", "fat"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")],
         ..PLAIN
     },
 ];
@@ -81,7 +96,8 @@ impl Way {
         }
         let place = root().join("target/faults/build");
         let place_name = place.to_string_lossy().into_owned();
-        let mut arguments = vec!["build", "--release", "--bin", "kinone", "--target-dir", &place_name];
+        let mut arguments =
+            vec!["build", "--profile", self.profile, "--bin", "kinone", "--target-dir", &place_name];
         arguments.extend(self.target.iter().flat_map(|target| ["--target", target]));
         let mut build = match self.toolchain {
             Some(toolchain) => {
@@ -94,8 +110,10 @@ impl Way {
         };
         build.envs(self.environment.iter().copied());
         // Nobody looks into these with a debugger.
-        run(build.env("CARGO_PROFILE_RELEASE_DEBUG", "0").env("CARGO_INCREMENTAL", "0"))?;
-        let built = place.join(self.target.unwrap_or("")).join("release/kinone");
+        build.env("CARGO_PROFILE_RELEASE_DEBUG", "0").env("CARGO_PROFILE_DEV_DEBUG", "0");
+        run(build.env("CARGO_INCREMENTAL", "0"))?;
+        let folder = if self.profile == "dev" { "debug" } else { self.profile };
+        let built = place.join(self.target.unwrap_or("")).join(folder).join("kinone");
         std::fs::copy(&built, program).map_err(|error| format!("{}: {error}", built.display()))?;
         Ok(())
     }
