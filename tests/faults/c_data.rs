@@ -264,11 +264,13 @@ fn blank_png(place: &Place) -> String {
     // Adler-32 of so many zeros.
     raw.extend((((body.len() as u32 % 65_521) << 16) | 1).to_be_bytes());
     let chunk = |kind: &[u8; 4], data: &[u8]| {
-        let mut crc = flate2::Crc::new();
-        crc.update(kind);
-        crc.update(data);
+        // CRC-32, bit by bit.
+        let crc = !kind.iter().chain(data).fold(u32::MAX, |crc, byte| {
+            (0..8)
+                .fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        });
         let length = (data.len() as u32).to_be_bytes();
-        [&length[..], kind, data, &crc.sum().to_be_bytes()].concat()
+        [&length[..], kind, data, &crc.to_be_bytes()].concat()
     };
     let header = [&32_u32.to_be_bytes()[..], &32_u32.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
     let file =
