@@ -122,8 +122,9 @@ fn a_run_out_of_patience_ends() {
         [(0.5, true, false), (0.7, true, false), (0.6, false, false), (0.7, false, true)]
     {
         course.progress.loss_images = 1;
-        let validation = Validation { loss: Some(1.0), auroc_macro: Some(auroc) };
-        assert_eq!((course.end_epoch(validation), course.is_finished()), (is_best, is_finished), "{auroc}");
+        let validation =
+            Validation { loss: Some(1.0), auroc_macro: Some(auroc), thresholds: vec![Some(0.5)] };
+        assert_eq!((course.end_epoch(&validation), course.is_finished()), (is_best, is_finished), "{auroc}");
     }
     assert_eq!(course.progress.best.as_ref().map(|best| best.epoch), Some(2));
 }
