@@ -61,11 +61,19 @@ fn write_in(folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     builder.prefix(".").suffix(LEFTOVER);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(content)?;
+    let mut file = builder.tempfile_in(folder).map_err(plain)?;
+    file.as_file_mut().write_all(content)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     flush_folder(folder)
+}
+
+/// What the system said, without the name of the temporary file, which nobody knows.
+fn plain(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((said, _)) => io::Error::new(error.kind(), said),
+        None => error,
+    }
 }
 
 /// Replaces a file that is only a hint, such as a sign of life: readers see the old content or the new, and
@@ -78,11 +86,36 @@ pub fn write_hint(path: &Path, content: &[u8]) -> Result<(), FileError> {
     name.push(path.file_name().unwrap_or_default());
     name.push(LEFTOVER);
     let part = path.with_file_name(name);
-    let written = std::fs::write(&part, content).and_then(|()| std::fs::rename(&part, path));
+    // What lies there was left by a killed process, or put there: a link is not written through.
+    let _ = std::fs::remove_file(&part);
+    let write = || File::create_new(&part)?.write_all(content);
+    let written = write().and_then(|()| std::fs::rename(&part, path));
     written.map_err(|source| {
         let _ = std::fs::remove_file(&part);
         FileError::new("write", path, source)
     })
+}
+
+/// Opens a file to which lines are appended, or makes it. A link, a pipe or a device is replaced, and what it leads to
+/// left as it is.
+///
+/// # Errors
+/// The system refused.
+pub fn open_to_append(path: &Path) -> Result<File, FileError> {
+    let open = || {
+        if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            std::fs::remove_file(path)?;
+        }
+        let mut options = File::options();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(
+            &mut options,
+            (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32,
+        );
+        options.open(path)
+    };
+    open().map_err(|source| FileError::new("open", path, source))
 }
 
 /// Removes the temporary files that a killed process left in `folder`. Nobody else may be writing there.
@@ -159,6 +192,15 @@ fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
 /// The system refused, the path is something else, or the file is larger.
 pub fn read_regular(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     open_and_read(path, limit).map_err(|source| FileError::new("read", path, source))
+}
+
+/// The same of a file that somebody named: links are followed.
+///
+/// # Errors
+/// As [`read_regular`], but for links.
+pub fn read_named(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    let read = || open_and_read(&path.canonicalize()?, limit);
+    read().map_err(|source| FileError::new("read", path, source))
 }
 
 fn open_and_read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -266,7 +308,7 @@ mod tests {
     fn an_error_names_the_file_and_keeps_the_old() {
         let folder = tempfile::tempdir().unwrap();
         let error = write(&folder.path().join("absent/a.txt"), b"x").unwrap_err();
-        assert!(error.to_string().contains("a.txt"), "{error}");
+        assert!(error.to_string().contains("a.txt") && !error.to_string().contains(".part"), "{error}");
         let occupied = folder.path().join("occupied");
         std::fs::create_dir(&occupied).unwrap();
         assert!(write(&occupied, b"x").is_err());
@@ -290,6 +332,28 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
+    fn nothing_is_written_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("others"), b"kept").unwrap();
+        for link in [".hint.part", "console"] {
+            std::os::unix::fs::symlink(path("others"), path(link)).unwrap();
+        }
+        write_hint(&path("hint"), b"new").unwrap();
+        open_to_append(&path("console")).unwrap().write_all(b"line").unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+        assert!(made.success());
+        open_to_append(&path("pipe")).unwrap().write_all(b"line").unwrap();
+        open_to_append(&path("pipe")).unwrap().write_all(b"line").unwrap();
+        for (name, content) in
+            [("others", "kept"), ("hint", "new"), ("console", "line"), ("pipe", "lineline")]
+        {
+            assert_eq!(read_regular(&path(name), 99).unwrap(), content.as_bytes(), "{name}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn only_regular_files_of_a_fair_size_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -298,9 +362,11 @@ mod tests {
         assert_eq!(read_regular(&path("file"), 5).unwrap(), b"12345");
         assert!(read_regular(&path("file"), 4).unwrap_err().to_string().contains("larger than 4"));
         assert!(read_regular(&path("link"), 5).unwrap_err().to_string().contains("symbolic link"));
+        assert_eq!(read_named(&path("link"), 5).unwrap(), b"12345");
         assert!(read_regular(folder.path(), 5).unwrap_err().to_string().contains("regular"));
         let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
         assert!(made.success());
         assert!(read_regular(&path("pipe"), 5).unwrap_err().to_string().contains("regular"));
+        assert!(read_named(&path("pipe"), 5).unwrap_err().to_string().contains("regular"));
     }
 }

@@ -48,7 +48,16 @@ pub fn write(run: &Path, step: u64, entries: &[Entry]) -> Result<(), FileError> 
             .map_err(|error| FileError::new("write", &path, error.into()))?;
         text.push(b'\n');
     }
+    if is_elsewhere(run) {
+        let source = std::io::Error::other("its folder is a symbolic link, which is not followed; remove it");
+        return Err(FileError::new("write", &path, source));
+    }
     files::write_hint(&path, &text)
+}
+
+/// Whether the folder of transcripts is a link out of the run.
+fn is_elsewhere(run: &Path) -> bool {
+    std::fs::symlink_metadata(run.join("transcripts")).is_ok_and(|meta| meta.is_symlink())
 }
 
 /// Reads a transcript; `None` where there is none or it is damaged.
@@ -60,6 +69,9 @@ pub fn read(run: &Path, step: u64) -> Option<Vec<Entry>> {
 
 /// Removes the transcripts of steps that are not wanted.
 pub fn prune(run: &Path, is_wanted: impl Fn(u64) -> bool) {
+    if is_elsewhere(run) {
+        return;
+    }
     for entry in std::fs::read_dir(run.join("transcripts")).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let digits = name.to_str().and_then(|name| name.strip_prefix("step_")?.strip_suffix(".jsonl"));
@@ -100,5 +112,17 @@ mod tests {
         assert_eq!(parting(&a, &a[..1]), Some((a.get(1), None)));
         prune(folder.path(), |step| step == 2);
         assert_eq!((read(folder.path(), 1), read(folder.path(), 2)), (None, Some(b)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_written_or_removed_behind_a_link() {
+        let (run, others) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(others.path(), run.path().join("transcripts")).unwrap();
+        let kept = others.path().join("step_00000009.jsonl");
+        std::fs::write(&kept, b"kept").unwrap();
+        assert!(write(run.path(), 1, &[]).unwrap_err().to_string().contains("symbolic link"));
+        prune(run.path(), |_| false);
+        assert!(kept.is_file() && std::fs::read_dir(others.path()).unwrap().count() == 1);
     }
 }

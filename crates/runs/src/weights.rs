@@ -120,15 +120,29 @@ fn write(
     Ok(files::write(path, &bytes)?)
 }
 
-/// Reads weights and checks their hash.
+/// No file is larger; a ResNet-152's is below 1 GB.
+const LIMIT: u64 = 16 << 30;
+
+/// Reads weights and checks their hash. Links are not followed.
 ///
 /// # Errors
 /// The file cannot be read, is no weights file of Kinone, or its weights do not have the hash it states.
 pub fn load(path: &Path) -> Result<(Header, Dictionary), WeightsError> {
-    let bytes = files::read(path)?;
+    parse(path, &files::read_regular(path, LIMIT)?)
+}
+
+/// The same of a file that somebody named: links are followed.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_named(path: &Path) -> Result<(Header, Dictionary), WeightsError> {
+    parse(path, &files::read_named(path, LIMIT)?)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<(Header, Dictionary), WeightsError> {
     let damaged = |reason: String| WeightsError::Damaged { path: path.to_owned(), reason };
     let not_ours = |what: &dyn std::fmt::Display| damaged(format!("not a weights file of Kinone: {what}"));
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| not_ours(&error))?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| not_ours(&error))?;
     let text = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
     let text = text.ok_or_else(|| not_ours(&format!("its header has no entry `{KEY}`")))?;
     let header: Header = serde_json::from_str(text).map_err(|error| not_ours(&error))?;
@@ -137,7 +151,7 @@ pub fn load(path: &Path) -> Result<(Header, Dictionary), WeightsError> {
             format!("made under contract {}, this program keeps contract {CONTRACT}", header.contract);
         return Err(damaged(reason));
     }
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| not_ours(&error))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| not_ours(&error))?;
     let mut dictionary = Dictionary::new();
     for (name, view) in tensors.tensors() {
         let value = value(&view).ok_or_else(|| not_ours(&format!("`{name}` has type {:?}", view.dtype())))?;

@@ -100,7 +100,7 @@ pub fn model(config: &Config) -> Result<ResNet, PrepareError> {
     let count = classes(config).count();
     let model = fresh(config)?;
     if let Some(path) = &config.load_checkpoint {
-        let (header, dictionary) = weights::load(path)?;
+        let (header, dictionary) = weights::load_named(path)?;
         if header.model != config.model || header.classes.len() != count {
             return Err(PrepareError::OtherModel {
                 path: path.clone(),
