@@ -8,6 +8,7 @@
 //! | alpha, transparent colour | ignored: NIH's few RGBA files are opaque |
 //! | gamma, colour profile, text, data beyond the last row, bytes after the end | ignored |
 //! | interlaced | as the plain twin |
+//! | an index beyond the palette | an error |
 //!
 //! Every checksum is verified and the file must reach its end chunk, so a damaged file is an error and
 //! never a half-gray image.
@@ -60,7 +61,7 @@ pub fn decode_png(bytes: &[u8]) -> Result<Gray, String> {
     options.set_skip_ancillary_crc_failures(false);
     options.set_ignore_text_chunk(true);
     options.set_ignore_iccp_chunk(true);
-    let mut decoder = png::Decoder::new_with_options(std::io::Cursor::new(bytes), options);
+    let mut decoder = png::Decoder::new_with_options(std::io::Cursor::new(bytes), options.clone());
     decoder.set_limits(png::Limits { bytes: 16 << 20 });
     decoder.set_transformations(png::Transformations::EXPAND);
 
@@ -73,6 +74,9 @@ pub fn decode_png(bytes: &[u8]) -> Result<Gray, String> {
         ));
     }
     let mut reader = decoder.read_info().map_err(explain)?;
+    if reader.info().color_type == ColorType::Indexed {
+        check_palette(bytes, &options)?;
+    }
     let (color, depth) = reader.output_color_type();
     let wide = depth == png::BitDepth::Sixteen;
     let (width, height) = (width as usize, height as usize);
@@ -92,6 +96,29 @@ pub fn decode_png(bytes: &[u8]) -> Result<Gray, String> {
     }
     reader.finish().map_err(explain)?;
     Ok(Gray { width, height, pixels })
+}
+
+/// Says whether every pixel has a colour in the palette: expanding takes black for those that have none.
+fn check_palette(bytes: &[u8], options: &png::DecodeOptions) -> Result<(), String> {
+    let decoder = png::Decoder::new_with_options(std::io::Cursor::new(bytes), options.clone());
+    let mut reader = decoder.read_info().map_err(explain)?;
+    let info = reader.info();
+    let (width, bits) = (info.width as usize, info.bit_depth as usize);
+    let colors = info.palette.as_ref().map_or(0, |palette| palette.len() / 3);
+    let mut image = vec![0; reader.output_buffer_size().ok_or("the PNG file needs too much memory")?];
+    reader.next_frame(&mut image).map_err(explain)?;
+    for row in image.chunks_exact((width * bits).div_ceil(8)) {
+        for x in 0..width {
+            let bit = x * bits;
+            let index = usize::from(row[bit / 8] >> (8 - bits - bit % 8)) & ((1 << bits) - 1);
+            if index >= colors {
+                return Err(format!(
+                    "damaged PNG file (colour {index} of a palette of {colors}); fetch the file again"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Appends the gray values of one row.
@@ -136,7 +163,12 @@ fn explain(error: png::DecodingError) -> String {
         png::DecodingError::LimitsExceeded => {
             "the PNG file needs too much memory; shrink the image".to_owned()
         }
-        error => format!("damaged PNG file ({}); {remedy}", error.to_string().trim_end_matches('.')),
+        error => {
+            let text = error.to_string();
+            // Of a checksum the decoder shows its own structures.
+            let text = if text.starts_with("CRC error") { "a checksum is wrong" } else { &text };
+            format!("damaged PNG file ({}); {remedy}", text.trim_end_matches('.'))
+        }
     }
 }
 
