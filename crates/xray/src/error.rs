@@ -16,7 +16,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// A file or directory cannot be written.
-    #[error("cannot write {}: {source}; check the permissions and the free space", .path.display())]
+    #[error("cannot write {}: {source}; check the permissions and the free space, then give the same command again", .path.display())]
     Write {
         /// Which.
         path: PathBuf,

@@ -16,10 +16,15 @@ use std::sync::{Mutex, PoisonError};
 const HEADER: &str = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View \
                       Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n";
 
+/// Lies in a directory as long as its set is not whole.
+const MARK: &str = "UNFINISHED";
+const MARK_TEXT: &[u8] =
+    b"This set is not whole. The command that was writing it begins it anew and ends it.\n";
+
 /// Writes `images/NNNNNNNN_NNN.png`, `Data_Entry_2017.csv`, `train_val_list.txt` and `test_list.txt`.
 ///
 /// Each file appears whole or not at all; the label file comes last, so a directory that has it is
-/// complete. The parts are those of [`Split::by_patient`] under `split_seed`, train and validation
+/// complete. Until then a file `UNFINISHED` lies there, and a set that was left so is made anew in its place. The parts are those of [`Split::by_patient`] under `split_seed`, train and validation
 /// together in `train_val_list.txt`. The pixel spacing is written as 1: nothing was measured.
 ///
 /// # Errors
@@ -34,10 +39,18 @@ pub fn write_nih_directory(
     let records = sorted_records(source)?;
     let failed = |source| DataError::Write { path: out.to_owned(), source };
     fs::create_dir_all(out).map_err(failed)?;
-    if fs::read_dir(out).map_err(failed)?.next().is_some() {
+    let (images, mark) = (out.join("images"), out.join(MARK));
+    if fs::read(&mark).is_ok_and(|text| text == MARK_TEXT) {
+        // What lies there is ours.
+        match fs::remove_dir_all(&images) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    } else if fs::read_dir(out).map_err(failed)?.next().is_some() {
         return Err(DataError::NotEmpty { path: out.to_owned() });
+    } else {
+        write_file(&mark, MARK_TEXT, true)?;
     }
-    let images = out.join("images");
     fs::create_dir(&images).map_err(failed)?;
     write_images(&images, source, &records, cpu, progress)?;
 
@@ -60,7 +73,8 @@ pub fn write_nih_directory(
         writeln!(csv, "{image},{findings},{follow_up},{patient},{age},{sex},{view},{size},{size},1,1")
             .unwrap_or_default();
     }
-    write_file(&out.join("Data_Entry_2017.csv"), csv.as_bytes(), true)
+    write_file(&out.join("Data_Entry_2017.csv"), csv.as_bytes(), true)?;
+    fs::remove_file(&mark).map_err(failed)
 }
 
 /// Writes the PNG files, the threads taking one record after the other.
@@ -118,6 +132,8 @@ fn write_file(path: &Path, bytes: &[u8], durable: bool) -> Result<(), DataError>
     name.push(".part");
     let temporary = path.with_file_name(name);
     let write = || {
+        // A killed process may have left it.
+        let _ = fs::remove_file(&temporary);
         let mut file = fs::File::create_new(&temporary)?;
         file.write_all(bytes)?;
         if durable {
