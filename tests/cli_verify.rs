@@ -66,7 +66,13 @@ fn an_honest_run_is_proved_on_every_instruction_set_in_a_fresh_process() {
         assert_eq!(said.trim(), words, "{isa}");
     }
     place.succeeds(&["verify", "--run-dir=run", "--from=10", "--to=12"]);
-    place.refuses(1, &["steps 1 to 20", "9 to 99"], &["verify", "--run-dir=run", "--from=9", "--to=99"]);
+    for (from, to) in [("9", "99"), ("5", "2"), ("0", "3")] {
+        let (words, from, to) = (format!("{from} to {to}"), format!("--from={from}"), format!("--to={to}"));
+        place.refuses(2, &["steps 1 to 20", &words], &["verify", "--run-dir=run", &from, &to]);
+    }
+    fs::rename(place.path("run/chain.jsonl"), place.path("chain")).unwrap();
+    place.refuses(4, &["chain.jsonl"], &VERIFY);
+    place.refuses(4, &["chain.jsonl"], &["diff", "run", "run"]);
 }
 
 #[test]
@@ -154,7 +160,7 @@ fn two_runs_part_where_they_do() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("the headers differ: lr 0.001 -> 0.01"), "{said}");
-    assert!(said.contains("they part in step 1: lr 3a83126f -> 3c23d70a"), "{said}");
+    assert!(said.contains("they part in step 1: lr 3a83126f (0.001) -> 3c23d70a (0.01)"), "{said}");
 }
 
 /// Of a longer run one step in a hundred is made again, each time others.

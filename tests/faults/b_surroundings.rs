@@ -55,7 +55,8 @@ fn fault_b07_full_device() {
     place.resumes_to(Whole::get());
     fault.survived(
         scripts.len() + 1,
-        "standard output, standard error, both, and console.log on /dev/full: the run goes on to equal bits. The \
+        "standard output, standard error and both on /dev/full, and console.log a link to it, which is replaced: the run \
+         goes on to equal bits. The \
          record itself, log.jsonl and chain.jsonl, falls under --on-save-error (A02)",
     );
 }

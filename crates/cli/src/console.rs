@@ -1,8 +1,10 @@
 //! What a person reads. A closed pipe ends the reading, never the run.
 
 use crate::Failure;
+use crate::failure::one_line;
 use kinone_files::FileError;
 use kinone_metrics::Report;
+use serde::Serialize;
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -10,12 +12,27 @@ use std::path::Path;
 
 /// A line to the standard output. That the reader has left is no error; that the disk is full is one.
 pub(crate) fn out(line: fmt::Arguments) -> Result<(), Failure> {
-    match writeln!(std::io::stdout(), "{line}") {
+    written(&one_line(&line.to_string()))
+}
+
+/// A value as JSON to the standard output.
+pub(crate) fn out_json(value: &impl Serialize) -> Result<(), Failure> {
+    written(&serde_json::to_string_pretty(value)?)
+}
+
+/// Text of several lines, such as a file of JSON, to the standard output.
+pub(crate) fn written(text: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(format_args!("cannot write to the standard output: {error}")))
+            Err(Failure::disk(format_args!("cannot write to the standard output: {error}")))
         }
         _ => Ok(()),
     }
+}
+
+/// So many of something: `1 image`, `2 images`.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
 }
 
 /// Prints, and keeps what was printed in a file.
@@ -27,13 +44,12 @@ pub(crate) struct Console {
 impl Console {
     /// Keeps what is printed in `path`.
     pub(crate) fn keeping(path: &Path) -> Result<Console, FileError> {
-        let file = File::options().create(true).append(true).open(path);
-        Ok(Console { file: file.map_err(|source| FileError::new("open", path, source))? })
+        Ok(Console { file: kinone_files::open_to_append(path)? })
     }
 
     /// Keeps a line without printing it, in one write, so that none is torn.
     pub(crate) fn keep(&mut self, line: &str) {
-        let _ = self.file.write_all(format!("{line}\n").as_bytes());
+        let _ = self.file.write_all(format!("{}\n", one_line(line)).as_bytes());
     }
 }
 
@@ -67,8 +83,9 @@ pub(crate) fn table(report: &Report) -> Vec<String> {
         figure(report.auprc_macro)
     ));
     lines.push(format!(
-        "{} images of {} patients; intervals resample patients",
-        report.images, report.patients
+        "{} of {}; intervals resample patients",
+        counted(report.images, "image"),
+        counted(report.patients, "patient")
     ));
     lines
 }

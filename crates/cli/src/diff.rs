@@ -20,16 +20,30 @@ pub(crate) struct Arguments {
     second: PathBuf,
 }
 
+/// A difference, the number beside the digits of its bits.
+fn shown(difference: &Difference) -> String {
+    let with_number =
+        |bits: &String| match (difference.setting.as_str(), bits.len()) {
+            ("lr" | "loss", 8) => u32::from_str_radix(bits, 16)
+                .map_or(bits.clone(), |b| format!("{bits} ({})", f32::from_bits(b))),
+            ("gradient_norm", 16) => u64::from_str_radix(bits, 16)
+                .map_or(bits.clone(), |b| format!("{bits} ({})", f64::from_bits(b))),
+            _ => bits.clone(),
+        };
+    let Difference { setting, from, to } = difference;
+    Difference { setting: setting.clone(), from: with_number(from), to: with_number(to) }.to_string()
+}
+
 /// Exit code 0 where the runs are equal, 1 where they part.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     for path in [&arguments.first, &arguments.second] {
         RunDirectory::open(path)?;
     }
-    let comparison = compare(&arguments.first, &arguments.second)?;
+    let comparison = compare(&arguments.first, &arguments.second).map_err(Failure::model)?;
     for remark in &comparison.remarks {
         out(format_args!("{remark}"))?;
     }
-    let list = |all: &[Difference]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let list = |all: &[Difference]| all.iter().map(shown).collect::<Vec<_>>().join(", ");
     if !comparison.header.is_empty() {
         out(format_args!("the headers differ: {}", list(&comparison.header)))?;
     }

@@ -1,10 +1,13 @@
 //! `kinone evaluate`.
 
 use crate::Failure;
-use crate::console::{out, table};
+use crate::best;
+use crate::console::{out, out_json, table};
 use kinone_kernels::Cpu;
 use kinone_metrics::Report;
+use kinone_runs::chain::{self, Body, Link};
 use kinone_runs::directory::RunDirectory;
+use kinone_train::index::Index;
 use kinone_train::{evaluate, prepare};
 use kinone_xray::{Dataset, Part};
 use serde::Serialize;
@@ -40,9 +43,12 @@ struct Metrics<'a> {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let part: Part = arguments.split.parse().map_err(Failure::usage)?;
     let (run, config) = RunDirectory::open(&arguments.run_dir)?;
-    let (model, header) = prepare::trained(&run.best_weights())?;
+    let (model, header) = best::load(&run, &config)?;
     let preprocessing = prepare::preprocessing(&header);
-    let data = prepare::dataset(&config, &[part], &Cpu::current(), &|_, _| {})?;
+    let cpu = Cpu::current();
+    // All of it, since it is the run's only where every image is.
+    let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
+    Index::of(&data, &cpu).matches(&recorded_data(&run)?, &run.index_file())?;
     let scores = evaluate::score(&model, &data, part, &preprocessing)?;
     let names = data.classes().names();
     let report = scores.report(names)?;
@@ -53,21 +59,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         loss: scores.loss()?,
         report: &report,
     };
-    let json = serde_json::to_string_pretty(&metrics)?;
-    kinone_files::write(&run.metrics_file(), format!("{json}\n").as_bytes())?;
-    kinone_files::write(&run.scores_file(part.name()), csv(&data, &scores).as_bytes())?;
+    // Said before it is written: the run may be where nothing can be.
     if arguments.json {
-        out(format_args!("{json}"))?;
-        return Ok(ExitCode::SUCCESS);
+        out_json(&metrics)?;
+    } else {
+        out(format_args!("{} part; {}", part.name(), data.report().split))?;
+        out(format_args!("weights of epoch {}, loss {:.4}", header.epoch, metrics.loss))?;
+        for line in table(&report) {
+            out(format_args!("{line}"))?;
+        }
     }
-    out(format_args!("{} part; {}", part.name(), data.report().split))?;
-    out(format_args!("weights of epoch {}, loss {:.4}", header.epoch, metrics.loss))?;
-    for line in table(&report) {
-        out(format_args!("{line}"))?;
+    let (metrics_file, scores_file) = (run.metrics_file(part.name()), run.scores_file(part.name()));
+    let json = serde_json::to_string_pretty(&metrics)?;
+    kinone_files::write(&metrics_file, format!("{json}\n").as_bytes())?;
+    kinone_files::write(&scores_file, csv(&data, &scores).as_bytes())?;
+    if !arguments.json {
+        out(format_args!("written: {}, {}", metrics_file.display(), scores_file.display()))?;
     }
-    let (metrics, scores) = (run.metrics_file(), run.scores_file(part.name()));
-    out(format_args!("written: {}, {}", metrics.display(), scores.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The hash of the data with which the run began.
+fn recorded_data(run: &RunDirectory) -> Result<String, Failure> {
+    let chain = run.chain_file();
+    let read = chain::read(&chain).map_err(Failure::model)?;
+    match read.links.into_iter().next() {
+        Some(Link { body: Body::Header(header), .. }) => Ok(header.data_sha256),
+        _ => Err(Failure::model(format_args!("{}: its first link is damaged or missing", chain.display()))),
+    }
 }
 
 /// One line an image: its name, its patient, the probability of each class, the label of each.

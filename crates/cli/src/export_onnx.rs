@@ -1,6 +1,7 @@
 //! `kinone export-onnx`.
 
 use crate::Failure;
+use crate::best;
 use crate::console::out;
 use crate::values::place;
 use kinone_core::array::Array;
@@ -13,7 +14,6 @@ use kinone_onnx::graph::Model;
 use kinone_onnx::{Replay, Run, Trace, export, manifest};
 use kinone_runs::directory::RunDirectory;
 use kinone_runs::weights::Header;
-use kinone_train::prepare;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,8 +38,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         folder.map_or(Ok(()), kinone_files::refuse_unusable).map_err(Failure::usage)?;
     }
     kinone_files::refuse_folder(&arguments.output_filename).map_err(Failure::usage)?;
-    let (run, _) = RunDirectory::open(&arguments.run_dir)?;
-    let (model, header) = prepare::trained(&run.best_weights())?;
+    let (run, config) = RunDirectory::open(&arguments.run_dir)?;
+    let (model, header) = best::load(&run, &config)?;
     let exported = traced(&model, &header)?;
     exported.write(&arguments.output_filename)?;
     out(format_args!(

@@ -48,6 +48,16 @@ impl Failure {
         Failure { message: error.to_string(), code: USAGE }
     }
 
+    /// A file of weights, a checkpoint or a chain cannot be used: exit code 4.
+    pub(crate) fn model(error: impl fmt::Display) -> Failure {
+        Failure { message: error.to_string(), code: MODEL }
+    }
+
+    /// The system refused to write: exit code 5.
+    pub(crate) fn disk(error: impl fmt::Display) -> Failure {
+        Failure { message: error.to_string(), code: DISK }
+    }
+
     /// Anything without a code of its own: exit code 1.
     pub fn new(error: impl fmt::Display) -> Failure {
         Failure { message: error.to_string(), code: PARTIAL }
@@ -62,12 +72,17 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A line break in a path is shown, not made.
-        for c in self.message.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
-        }
-        Ok(())
+        f.write_str(&one_line(&self.message))
     }
+}
+
+/// Text as one line: a line break or another control character in a path is shown, not made.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 /// Every error of the rooms below is a failure of the command.
@@ -91,7 +106,7 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
             FitError::State(_) => MODEL,
             FitError::Chain(error) => code(error),
             FitError::Run(error) => code(error),
-            FitError::File(error) => code(error),
+            FitError::File(error) => model_file(error),
             FitError::Rescued { .. } => DISK,
         };
     }
@@ -144,10 +159,12 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
         return if matches!(error, StepError::NotFinite { .. }) { NOT_FINITE } else { PARTIAL };
     }
     if let Some(error) = error.downcast_ref::<DataError>() {
-        return if matches!(error, DataError::Write { .. }) { DISK } else { DATA };
+        return match error {
+            DataError::Write { .. } => DISK,
+            DataError::NotEmpty { .. } => USAGE,
+            _ => DATA,
+        };
     }
-    // What cannot be read is no good file of its kind; what cannot be written is the disk's fault.
-    let model_file = |error: &FileError| if error.action == "read" { MODEL } else { DISK };
     if let Some(error) = error.downcast_ref::<CheckpointError>() {
         return match error {
             CheckpointError::File(error) => model_file(error),
@@ -162,4 +179,9 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
         return if let WeightsError::File(error) = error { model_file(error) } else { MODEL };
     }
     if error.is::<FileError>() { DISK } else { PARTIAL }
+}
+
+/// What cannot be read is no good file of its kind; what cannot be written is the disk's fault.
+fn model_file(error: &FileError) -> u8 {
+    if error.action == "read" { MODEL } else { DISK }
 }

@@ -1,7 +1,7 @@
 //! `kinone gradcheck`: the proof of every operator, as a table or as JSON.
 
 use crate::Failure;
-use crate::console::out;
+use crate::console::{out, out_json};
 use kinone_core::check::{Checker, Proof};
 use kinone_core::ops::{Entry, OPERATORS};
 use serde_json::json;
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let failed = proofs.iter().filter(|proof| !proof.holds()).count();
     if arguments.json {
         let rows: Vec<serde_json::Value> = proofs.iter().map(to_json).collect();
-        out(format_args!("{}", serde_json::to_string_pretty(&rows)?))?;
+        out_json(&rows)?;
     } else {
         out(format_args!("{} operators, {} proved, {failed} failed", proofs.len(), proofs.len() - failed))?;
     }

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod best;
 mod console;
 mod diff;
 mod evaluate;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 ///
 /// Exit codes: 0 success; 1 failure or partial result; 2 command line or configuration; 3 data; 4 model file,
 /// checkpoint or chain; 5 disk; 6 the run directory is in use; 7 loss or gradient not finite; 129, 130, 143
-/// stopped by SIGHUP, SIGINT, SIGTERM after saving.
+/// stopped by SIGHUP, SIGINT, SIGTERM: by the first after saving, by a second at once.
 #[derive(Debug, Parser)]
 #[command(name = "kinone", version, max_term_width = 100)]
 struct Cli {

@@ -1,7 +1,8 @@
 //! `kinone predict`.
 
 use crate::Failure;
-use crate::console::out;
+use crate::best;
+use crate::console::{out, out_json};
 use crate::failure::PARTIAL;
 use kinone_kernels::Cpu;
 use kinone_kernels::math::sigmoid;
@@ -33,8 +34,8 @@ pub(crate) struct Arguments {
 const BATCH: usize = 64;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (run, _) = RunDirectory::open(&arguments.run_dir)?;
-    let (model, header) = prepare::trained(&run.best_weights())?;
+    let (run, config) = RunDirectory::open(&arguments.run_dir)?;
+    let (model, header) = best::load(&run, &config)?;
     let (mut objects, mut bad) = (Vec::new(), Vec::new());
     // Of a single image the failure of the command says all there is to say.
     let alone = arguments.image_path.len() == 1;
@@ -52,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (count, all) = (bad.len(), arguments.image_path.len());
     if arguments.json {
         if count == 0 || !alone {
-            out(format_args!("{}", serde_json::to_string_pretty(&objects)?))?;
+            out_json(&objects)?;
         }
     } else if count < all {
         let note = "Not a diagnosis: probabilities of a model, calibrated on nothing but its training.";

@@ -1,6 +1,7 @@
 //! Progress: a bar where somebody watches, plain lines where nobody does.
 
 use crate::console::Console;
+use crate::failure::one_line;
 use crate::signals::Signals;
 use indicatif::{ProgressBar, ProgressStyle};
 use kinone_train::fit::{Epoch, Observer};
@@ -33,6 +34,7 @@ impl Progress {
         if self.quiet {
             return;
         }
+        let line = one_line(line);
         match &self.bar {
             Some(bar) => bar.suspend(|| {
                 let _ = writeln!(std::io::stdout(), "{line}");
@@ -81,6 +83,7 @@ impl Observer for Progress {
 
     fn alarm(&mut self, line: &str) {
         self.console.keep(line);
+        let line = one_line(line);
         let say = || {
             let _ = writeln!(std::io::stderr(), "kinone: {line}");
         };

@@ -27,14 +27,14 @@ pub(crate) struct Settings {
     #[arg(long)]
     #[serde(default)]
     allow_missing: bool,
-    /// Images of the built-in set, used where no data are named [default: 2400]
+    /// Images of the built-in set, used where no data are named, from 100 [default: 2400]
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     images: Option<usize>,
     /// resnet18, resnet34, resnet50, resnet101, resnet152, or resnet10w8, a small one for trying things out
     /// [default: resnet18]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Pixels of a side of the images [default: 64 for the built-in set, 224 otherwise]
+    /// Pixels of a side of the images, 32 to 1024 [default: 64 for the built-in set, 224 otherwise]
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     image_size: Option<usize>,
     /// Make "No Finding" a class of its own, the fifteenth
@@ -44,7 +44,7 @@ pub(crate) struct Settings {
     /// Passes over the training images [default: 10]
     #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     epochs: Option<u32>,
-    /// Images a batch [default: 32]
+    /// Images a batch, from 2 [default: 32]
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     batch_size: Option<usize>,
     /// Batches a step: their gradients are added, weighted by their images; batch normalization takes its

@@ -1,7 +1,7 @@
 //! `kinone synth`.
 
 use crate::Failure;
-use crate::console::out;
+use crate::console::{counted, out};
 use crate::values::{place, whole};
 use kinone_kernels::Cpu;
 use kinone_train::prepare;
@@ -16,11 +16,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "D", value_parser = place())]
     out_dir: PathBuf,
 
-    /// How many images
+    /// How many images, from 1 to 1,000,000
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = whole::<usize>)]
     images: usize,
 
-    /// Pixels of a side
+    /// Pixels of a side, 16 to 2048
     #[arg(long, value_name = "S", default_value_t = 256, value_parser = whole::<usize>)]
     size: usize,
 
@@ -34,8 +34,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let source = Synth::new(arguments.seed, arguments.images, arguments.size).map_err(Failure::usage)?;
     write_nih_directory(&arguments.out_dir, &source, prepare::SPLIT_SEED, &Cpu::current(), &|_, _| {})?;
     out(format_args!(
-        "{} images of {} px in {}; train with --data-dir {}",
-        arguments.images,
+        "{} of {} px in {}; train with --data-dir {}",
+        counted(arguments.images, "image"),
         arguments.size,
         arguments.out_dir.display(),
         arguments.out_dir.display()

@@ -1,7 +1,7 @@
 //! `kinone train`.
 
 use crate::Failure;
-use crate::console::{Console, out, table};
+use crate::console::{Console, counted, out, out_json, table, written};
 use crate::failure::PARTIAL;
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -121,7 +121,7 @@ fn resume(
     if left.is_finished(&config) && run.summary_file().is_file() {
         let text = kinone_files::read(&run.summary_file())?;
         if json {
-            out(format_args!("{}", String::from_utf8_lossy(&text).trim_end()))?;
+            written(String::from_utf8_lossy(&text).trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
         for line in &remarks {
@@ -173,7 +173,7 @@ fn go(
                 progress.line(&line);
             }
             if json {
-                out(format_args!("{}", serde_json::to_string_pretty(&outcome.summary)?))?;
+                out_json(&outcome.summary)?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -193,25 +193,49 @@ fn introduction(config: &Config, data: &Dataset, cpu: &Cpu, run: &Path) -> Vec<S
         format!("data: {}; {} px", report.origin, config.image_size),
         format!("split: {}: {train} to train, {validation} to validate, {test} to test", report.split),
     ];
-    if report.missing.count > 0 {
-        let first = report.missing.first.join(", ");
-        lines.push(format!(
-            "{} images of the table are missing and left out: {first} ...",
-            report.missing.count
-        ));
-    }
-    if report.without_row > 0 {
-        lines.push(format!("{} images have no row in the table and are left out", report.without_row));
-    }
+    // What is not used is said; of one thing and of many.
+    let mut unused = |count: usize, one: &str, many: &str, first: &[String]| {
+        let what = if count == 1 { one } else { many };
+        let names = if first.is_empty() { String::new() } else { format!(": {}", first.join(", ")) };
+        let more = if first.is_empty() || first.len() == count { "" } else { " ..." };
+        if count > 0 {
+            lines.push(format!("{count} {what} left out{names}{more}"));
+        }
+    };
+    let missing = &report.missing;
+    unused(
+        missing.count,
+        "image of the table is missing and",
+        "images of the table are missing and",
+        &missing.first,
+    );
+    unused(
+        report.without_row,
+        "image has no row in the table and is",
+        "images have no row in the table and are",
+        &[],
+    );
+    unused(
+        report.repeated_rows,
+        "row of the table repeats another and is",
+        "rows of the table repeat others and are",
+        &[],
+    );
+    unused(
+        report.unlisted,
+        "row of the table is in neither list and is",
+        "rows of the table are in neither list and are",
+        &[],
+    );
     lines.push(format!(
-        "{}, batch {}, {:?} at {}, seed {}; {} on {} threads",
+        "{}, batch {}, {:?} at {}, seed {}; {} on {}",
         config.model,
         config.batch_size,
         config.optimizer,
         config.lr,
         config.seed,
         cpu.isa(),
-        cpu.threads()
+        counted(cpu.threads(), "thread")
     ));
     lines
 }

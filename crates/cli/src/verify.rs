@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::console::out;
 use crate::values::whole;
 use kinone_kernels::Cpu;
+use kinone_runs::chain::{self, Link};
 use kinone_runs::directory::RunDirectory;
 use kinone_train::verify::{Stretch, verify};
 use std::path::PathBuf;
@@ -42,8 +43,25 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Steps that the record cannot have are a wrong command line; of a broken chain `verify` says more.
+fn refuse_outside(arguments: &Arguments, run: &RunDirectory) -> Result<(), Failure> {
+    if arguments.from.or(arguments.to).is_none() {
+        return Ok(());
+    }
+    let chain::Read { links, broken } = chain::read(&run.chain_file()).map_err(Failure::model)?;
+    let last = links.last().map_or(0, Link::step);
+    let (from, to) = (arguments.from.unwrap_or(1), arguments.to.unwrap_or(last));
+    if broken.is_none() && (from < 1 || to > last || from > to) {
+        let message =
+            format_args!("the record has the steps 1 to {last}, not {from} to {to}; see --from and --to");
+        return Err(Failure::usage(message));
+    }
+    Ok(())
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (run, config) = RunDirectory::open(&arguments.run_dir)?;
+    refuse_outside(arguments, &run)?;
     let stretch = match arguments.sample {
         // Whoever made the run must not know which steps will be looked at.
         Some(share) => {

@@ -65,6 +65,9 @@ const NAMES: &[&str] = &[
     "transcripts",
 ];
 
+/// The most bytes of a configuration: a thousand times what every setting needs.
+const LARGEST: u64 = 1 << 20;
+
 /// `YYYYMMDD_HHMMSS` by the local clock.
 pub fn now() -> String {
     jiff::ZonedDateTime::now().strftime("%Y%m%d_%H%M%S").to_string()
@@ -137,10 +140,14 @@ impl RunDirectory {
     pub fn open(path: &Path) -> Result<(RunDirectory, Config), RunError> {
         let run = RunDirectory(path.to_owned());
         let file = run.config_file();
-        if !file.is_file() {
-            return Err(RunError::NotARun(path.to_owned()));
+        match std::fs::metadata(&file) {
+            Ok(meta) if meta.is_file() => {}
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(FileError::new("read", &file, error).into());
+            }
+            _ => return Err(RunError::NotARun(path.to_owned())),
         }
-        let bytes = files::read(&file)?;
+        let bytes = files::read_named(&file, LARGEST)?;
         let wrong = |reason: String| RunError::Config { path: file.clone(), reason };
         let config: Config = config::parse(&bytes).map_err(wrong)?;
         if config.contract != CONTRACT {
@@ -206,9 +213,9 @@ impl RunDirectory {
         self.0.join("summary.json")
     }
 
-    /// The metrics of the last evaluation.
-    pub fn metrics_file(&self) -> PathBuf {
-        self.0.join("metrics.json")
+    /// The metrics of the test part, or of another.
+    pub fn metrics_file(&self, part: &str) -> PathBuf {
+        if part == "test" { self.0.join("metrics.json") } else { self.0.join(format!("metrics_{part}.json")) }
     }
 
     /// The scores of every image of a part.
