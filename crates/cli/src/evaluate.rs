@@ -46,9 +46,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (model, header) = best::load(&run, &config)?;
     let preprocessing = prepare::preprocessing(&header);
     let cpu = Cpu::current();
-    // All of it, since it is the run's only where every image is.
-    let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
-    Index::of(&data, &cpu).matches(&recorded_data(&run)?, &run.index_file())?;
+    let data = prepare::dataset(&config, &[part], &cpu, &|_, _| {})?;
+    let (recorded, kept) = (recorded_data(&run)?, run.index_file());
+    if !Index::of(&data, &cpu).matches_part(part, &recorded, &kept)? {
+        // Without a sound index only all the data together can be told from others.
+        let all = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
+        Index::of(&all, &cpu).matches(&recorded, &kept)?;
+    }
     let scores = evaluate::score(&model, &data, part, &preprocessing)?;
     let names = data.classes().names();
     let report = scores.report(names)?;

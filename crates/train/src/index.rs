@@ -7,7 +7,7 @@
 use kinone_files::FileError;
 use kinone_kernels::Cpu;
 use kinone_runs::hash;
-use kinone_xray::Dataset;
+use kinone_xray::{Dataset, Part};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -76,13 +76,33 @@ impl Index {
         if self.sha256 == sha256 {
             return Ok(());
         }
-        let text = kinone_files::read_regular(kept, 1 << 30).ok().filter(|text| hash::bytes(text) == sha256);
-        let difference = match text.as_deref().map(String::from_utf8_lossy) {
+        let difference = match sound(sha256, kept) {
             Some(before) => first_difference(&before, &self.text),
             None => format!("which image cannot be said, since {} is damaged or gone", kept.display()),
         };
         Err(IndexError::Changed { difference })
     }
+
+    /// Says whether these are the data of one part of such a run; `false` where the kept index is damaged or gone, so
+    /// that only the index of all parts could tell.
+    ///
+    /// # Errors
+    /// They are not; the first image that differs.
+    pub fn matches_part(&self, part: Part, sha256: &str, kept: &Path) -> Result<bool, IndexError> {
+        let Some(before) = sound(sha256, kept) else { return Ok(false) };
+        let of_part = |line: &&str| line.split(' ').nth(1) == Some(part.name());
+        let before: String = before.lines().filter(of_part).flat_map(|line| [line, "\n"]).collect();
+        if before == self.text {
+            return Ok(true);
+        }
+        Err(IndexError::Changed { difference: first_difference(&before, &self.text) })
+    }
+}
+
+/// The text of a kept index, if it has this hash.
+fn sound(sha256: &str, kept: &Path) -> Option<String> {
+    let text = kinone_files::read_regular(kept, 1 << 30).ok().filter(|text| hash::bytes(text) == sha256)?;
+    String::from_utf8(text).ok()
 }
 
 fn first_difference(before: &str, now: &str) -> String {
