@@ -138,9 +138,33 @@ fn fault_i03_contradicting_flags() {
         }
         refused(&place, &["--"], &turned);
     }
+    // What a file says of the data and what flags say, too.
+    let from_file: &[(&[u8], &[&str], i32, &str)] = &[
+        (b"data_dir = \"d\"\nimages = 100\n", &[], 2, "images is for the built-in set"),
+        (b"allow_missing = true\n", &[], 2, "allow_missing is for images in files"),
+        (b"", &["--allow-missing"], 2, "allow_missing is for images in files"),
+        (b"data_dir = \"d\"\nimage_dir = \"i\"\ncsv_file = \"f\"\n", &[], 2, "name either data_dir"),
+        (b"load_checkpoint = \"w\"\n", &["--resume", "r"], 2, "leave out load_checkpoint"),
+        (b"", &["--run-dir", "s", "--override"], 2, "--resume"),
+        // Flags go before the file, where there is no contradiction.
+        (b"images = 100\n", &["--data-dir", "nowhere"], 3, "nowhere"),
+        (
+            b"data_dir = \"nowhere\"\nallow_missing = true\n",
+            &["--images", "100", "--image-size", "1"],
+            2,
+            "image-size",
+        ),
+    ];
+    for (text, flags, code, word) in from_file {
+        place.write("kinone.toml", text);
+        let arguments = [&["train", "--config", "kinone.toml"], *flags].concat();
+        let before = place.outside();
+        place.run(&arguments).failed(*code, &[word]);
+        assert!(place.outside() == before, "{arguments:?}: something was written");
+    }
     fault.survived(
-        2 * pairs.len(),
-        "every pair of flags of which one excludes or needs the other, in both orders",
+        2 * pairs.len() + from_file.len(),
+        "every pair of flags of which one excludes or needs the other, in both orders, and of settings in a file",
     );
 }
 

@@ -140,18 +140,20 @@ impl Settings {
 
     /// These settings where they are given, `below` elsewhere.
     pub(crate) fn over(self, below: Settings) -> Settings {
-        let names_data = self.data_dir.is_some() || self.image_dir.is_some();
-        let (data_dir, image_dir, csv_file) = if names_data {
-            (self.data_dir, self.image_dir, self.csv_file)
+        // Which data are used is one setting; that some may be missing holds for other files too.
+        let names_files = self.data_dir.is_some() || self.image_dir.is_some() || self.csv_file.is_some();
+        let (data_dir, image_dir, csv_file, images) = if names_files || self.images.is_some() {
+            (self.data_dir, self.image_dir, self.csv_file, self.images)
         } else {
-            (below.data_dir, below.image_dir, below.csv_file)
+            (below.data_dir, below.image_dir, below.csv_file, below.images)
         };
+        let allow_missing = self.allow_missing || (below.allow_missing && self.images.is_none());
         Settings {
             data_dir,
             image_dir,
             csv_file,
-            allow_missing: self.allow_missing || below.allow_missing,
-            images: self.images.or(below.images),
+            allow_missing,
+            images,
             model: self.model.or(below.model),
             image_size: self.image_size.or(below.image_size),
             no_finding: self.no_finding || below.no_finding,
@@ -227,15 +229,29 @@ impl Settings {
         settings
     }
 
+    /// Weights to begin with are none for a run that goes on.
+    pub(crate) fn refuse_weights(&self) -> Result<(), Failure> {
+        match &self.load_checkpoint {
+            None => Ok(()),
+            Some(_) => Err(Failure::usage(
+                "--resume goes on with the run's own weights: leave out load_checkpoint, or start another run with \
+                 --run-dir",
+            )),
+        }
+    }
+
     /// The whole configuration, every value checked.
     pub(crate) fn resolve(self) -> Result<Config, Failure> {
         let allow_missing = self.allow_missing;
         // A run is evaluated from anywhere.
         let absolute = |path: Option<PathBuf>| {
             path.map(std::path::absolute).transpose().map_err(|error| {
-                Failure::usage(format_args!("the path of the data is empty or cannot be completed: {error}"))
+                Failure::usage(format_args!(
+                    "a path of the data or weights is empty or cannot be completed: {error}"
+                ))
             })
         };
+        let load_checkpoint = absolute(self.load_checkpoint)?;
         let paths = (absolute(self.data_dir)?, absolute(self.image_dir)?, absolute(self.csv_file)?);
         let data = match paths {
             (Some(data_dir), None, None) => Data::Directory { data_dir, allow_missing },
@@ -246,6 +262,19 @@ impl Settings {
                 return Err(Failure::usage(message));
             }
         };
+        match data {
+            Data::BuiltIn { .. } if allow_missing => {
+                return Err(Failure::usage(
+                    "allow_missing is for images in files: name data_dir, or image_dir and csv_file, or leave it out",
+                ));
+            }
+            Data::Directory { .. } | Data::Files { .. } if self.images.is_some() => {
+                return Err(Failure::usage(
+                    "images is for the built-in set: leave it out, or data_dir, image_dir and csv_file",
+                ));
+            }
+            _ => {}
+        }
         let model: Depth = self.model.as_deref().unwrap_or("resnet18").parse().map_err(Failure::usage)?;
         let usual_size = if matches!(data, Data::BuiltIn { .. }) { 64 } else { 224 };
         let config = Config {
@@ -284,7 +313,7 @@ impl Settings {
             },
             recompute: self.recompute,
             data,
-            load_checkpoint: self.load_checkpoint,
+            load_checkpoint,
         };
         config.validate().map_err(Failure::usage)?;
         Ok(config)

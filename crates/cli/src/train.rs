@@ -82,6 +82,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     };
     if let Some(path) = arguments.resume {
         return resume(settings, &path, arguments.overriding, saving, arguments.json);
+        settings.refuse_weights()?;
     }
     let config = settings.resolve()?;
     let path = arguments.run_dir.unwrap_or_else(|| RunDirectory::fresh_path(Path::new("runs")));
