@@ -145,11 +145,42 @@ fn one_changed_learning_rate_names_its_step() {
     }
     let words = ["step 7: ", "log.jsonl and the chain differ: lr is recorded as 3b03126f"];
     place.refuses(1, &words, &VERIFY);
-    fs::remove_file(place.path("run/log.jsonl")).unwrap();
     fs::remove_file(place.path("run/summary.json")).unwrap();
-    fs::write(place.path("run/log.jsonl"), "").unwrap();
+    let log = fs::read_to_string(place.path("run/log.jsonl")).unwrap();
+    let row = log.lines().find(|line| line.contains("\"step\":7,")).unwrap();
+    // The double that 3b03126f is.
+    let forged = row.replace("\"lr\":0.001", "\"lr\":0.002");
+    fs::write(place.path("run/log.jsonl"), log.replace(row, &forged)).unwrap();
     let words = ["step 7: lr is recorded as 3b03126f, was found to be 3a83126f"];
     place.refuses(1, &words, &VERIFY);
+}
+
+/// Each file that lies beside the chain is held against it.
+#[test]
+fn files_that_are_gone_emptied_or_of_another_run_are_named() {
+    let place = recorded();
+    let words = ["step 1: ", "log.jsonl has no row of it"];
+    refused_with(&place, "run/log.jsonl", |bytes| bytes.clear(), &words);
+    let noise = |bytes: &mut Vec<u8>| *bytes = b"\x07noise\n".repeat(9);
+    refused_with(&place, "run/log.jsonl", noise, &["log.jsonl, line 1", "no JSON object"]);
+    let row =
+        replace("\"event\":\"step\",\"epoch\":1,\"step\":3", "\"event\":\"step\",\"epoch\":1,\"step\":4");
+    refused_with(&place, "run/log.jsonl", row, &["step 3: ", "a row of step 4 in its place"]);
+    refused_with(&place, "run/data.index", |bytes| bytes[0] ^= 1, &["data.index", "hashes to"]);
+    let index = fs::read(place.path("run/data.index")).unwrap();
+    fs::remove_file(place.path("run/data.index")).unwrap();
+    place.refuses(1, &["data.index"], &VERIFY);
+    fs::write(place.path("run/data.index"), index).unwrap();
+
+    let train = ["train", "--json", "--model=resnet10w8", "--images=100", "--image-size=32", "--epochs=1"];
+    place.succeeds(&[&train[..], &["--run-dir=other", "--seed=3"]].concat());
+    for name in ["best", "last"] {
+        let file = format!("checkpoints/{name}.safetensors");
+        let other = fs::read(place.path(&format!("other/{file}"))).unwrap();
+        let words = [&file[..], "the checkpoints lead to"];
+        refused_with(&place, &format!("run/{file}"), |bytes| *bytes = other, &words);
+    }
+    place.succeeds(&VERIFY);
 }
 
 #[test]

@@ -101,17 +101,36 @@ pub struct Row {
     pub lr: f32,
 }
 
-/// The steps of a log. Lines of other kinds are passed over.
+/// The steps of a log. Events of other kinds are passed over, and a last line that was not finished.
 ///
 /// # Errors
-/// The file cannot be read.
-pub fn steps(path: &Path) -> Result<Vec<Row>, FileError> {
-    let bytes = kinone_files::read_regular(path, 64 << 30)?;
-    let step = |line: &[u8]| -> Option<Row> {
-        let event: serde_json::Value = serde_json::from_slice(line).ok()?;
-        if event["event"] == "step" { serde_json::from_slice(line).ok() } else { None }
-    };
-    Ok(bytes.split(|byte| *byte == b'\n').filter_map(step).collect())
+/// The file cannot be read, or a line is no event: which, and why.
+pub fn rows(path: &Path) -> Result<Vec<Row>, String> {
+    let bytes = kinone_files::read_regular(path, 64 << 30).map_err(|error| error.to_string())?;
+    let mut rows = Vec::new();
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let wrong = |reason: String| format!("{}, line {}: {reason}", path.display(), number + 1);
+        if !line.ends_with(b"\n") {
+            break;
+        }
+        let event: serde_json::Value =
+            serde_json::from_slice(line).map_err(|error| wrong(format!("no JSON object: {error}")))?;
+        match event["event"].as_str() {
+            Some("step") => {
+                rows.push(serde_json::from_value(event).map_err(|error| wrong(error.to_string()))?)
+            }
+            Some("start" | "resume" | "epoch" | "error" | "end") => {}
+            _ => return Err(wrong("no event of a run".to_owned())),
+        }
+    }
+    Ok(rows)
+}
+
+/// The seconds that the last row of a log states; 0 where none does.
+pub fn seconds(path: &Path) -> f64 {
+    let bytes = kinone_files::read_regular(path, 64 << 30).unwrap_or_default();
+    let seconds = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).ok()?["seconds"].as_f64();
+    bytes.rsplit(|byte| *byte == b'\n').find_map(seconds).unwrap_or_default()
 }
 
 /// What happens in a run.

@@ -69,6 +69,8 @@ struct Records {
     checkpoints: BTreeMap<u64, BTreeMap<String, String>>,
     /// What the newest of them says of the run's end: where it stands, and the hash of its weights.
     newest: Option<(Progress, String)>,
+    /// The hashes of the best weights that the checkpoints state, in the order of their steps.
+    bests: Vec<String>,
 }
 
 /// Verifies the record of a run. `progress(step)` is told of every step that was made again.
@@ -113,13 +115,14 @@ impl Records {
             let found = header.contract;
             return fault(format!("the run was made under contract {found}, this program keeps {CONTRACT}"));
         }
-        let mut records =
-            Records { config: config.clone(), header, links, checkpoints: BTreeMap::new(), newest: None };
+        let (checkpoints, bests) = (BTreeMap::new(), Vec::new());
+        let mut records = Records { config: config.clone(), header, links, checkpoints, newest: None, bests };
         records.compare_settings(run)?;
+        records.read_checkpoints(run, cpu)?;
         records.compare_log(run)?;
         records.compare_index(run)?;
-        records.read_checkpoints(run, cpu)?;
         records.compare_summary(run)?;
+        records.compare_weights(run)?;
         Ok(records)
     }
 
@@ -174,6 +177,7 @@ impl Records {
                 ));
             }
             let weights = weights::digest(&record::kept_weights(&checkpoint.tensors));
+            self.bests.extend(found.progress.best.as_ref().map(|best| best.weights_sha256.clone()));
             self.newest = Some((checkpoint.header.progress, weights));
             self.checkpoints.insert(step, checkpoint.header.tensors);
         }
