@@ -200,6 +200,37 @@ fn a_run_that_diverges() {
 #[test]
 fn a_closed_pipe_is_no_failure() {
     let place = Place::new();
+/// Weights that an update makes too large end the run there: the parameter is named, no checkpoint of them is kept, and
+/// the chain is sound.
+#[test]
+fn an_update_that_overflows() {
+    let place = Place::new();
+    let train =
+        ["train", "--run-dir=run", "--images=40", "--image-size=32", "--batch-size=32", "--model=resnet10w8"];
+    let train = |more: &[&str]| {
+        let one_step =
+            ["train", "--images=40", "--image-size=32", "--batch-size=32", "--model=resnet10w8", "--lr=1e38"];
+        let output = place.command(&[&one_step[..], more].concat()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(7), 1), "{said}");
+        said
+    };
+    let said = train(&["--run-dir=run", "--optimizer=sgd", "--weight-decay=1e10", "--checkpoint-every=1"]);
+    let words = ["kinone: step 1: after the update the parameter ", "inf at index", "lower --lr"];
+    assert!(words.into_iter().all(|word| said.contains(word)), "{said}");
+    assert_eq!(fs::read_dir(place.path("run/checkpoints")).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(place.path("run/chain.jsonl")).unwrap().lines().count(), 1);
+    // Finite, but too large for the validation images: the largest is named.
+    let said = train(&["--run-dir=other"]);
+    let words = [
+        "step 1: after the update the validation images have no scores",
+        "the largest weight is",
+        "lower --lr",
+    ];
+    assert!(words.into_iter().all(|word| said.contains(word)), "{said}");
+    assert!(!place.path("other/checkpoints/newest").exists());
+}
+
     let train = [&["train", "--run-dir", "run"], &TINY[..]].concat();
     for arguments in
         [&["gradcheck", "relu"][..], &["gradcheck", "relu", "--json"], &["train", "--help"], &train]

@@ -156,7 +156,11 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
         return if matches!(error, IndexError::Changed { .. }) { DATA } else { DISK };
     }
     if let Some(error) = error.downcast_ref::<StepError>() {
-        return if matches!(error, StepError::NotFinite { .. }) { NOT_FINITE } else { PARTIAL };
+        return if matches!(error, StepError::NotFinite { .. } | StepError::Overflow { .. }) {
+            NOT_FINITE
+        } else {
+            PARTIAL
+        };
     }
     if let Some(error) = error.downcast_ref::<DataError>() {
         return match error {

@@ -21,6 +21,36 @@ pub(crate) fn parameters_of(seen: &Seen, names: &Names) -> Vec<String> {
     seen.inputs.iter().flatten().filter_map(|id| names.get(id).cloned()).collect()
 }
 
+/// The first parameter that is not finite, and its first such value.
+pub(crate) fn overflow(parameters: &[(String, Parameter)]) -> Option<String> {
+    parameters.iter().find_map(|(name, parameter)| {
+        let tensor = parameter.tensor();
+        // Every step asks: without a branch for each number the loop is vectorised.
+        let is_finite = |values: &[f32]| values.iter().fold(true, |all, x| all & x.is_finite());
+        if tensor.data().chunks(4096).all(is_finite) {
+            return None;
+        }
+        let (index, value) = tensor.data().iter().enumerate().find(|(_, x)| !x.is_finite())?;
+        Some(format!("the parameter {name} is {value} at index {index}"))
+    })
+}
+
+/// The largest number among the parameters, and the first parameter that holds it.
+pub(crate) fn largest(parameters: &[(String, Parameter)]) -> String {
+    let (mut largest, mut of) = (0.0_f32, "none");
+    for (name, parameter) in parameters {
+        let most = parameter
+            .tensor()
+            .data()
+            .iter()
+            .fold(0.0_f32, |most, x| if x.abs() > most { x.abs() } else { most });
+        if most > largest {
+            (largest, of) = (most, name);
+        }
+    }
+    format!("the largest weight is {largest:e}, in {of}")
+}
+
 /// The first operator in the order of the forward run whose output is not finite.
 pub(crate) fn forward<R>(parameters: &[(String, Parameter)], run: impl FnOnce() -> R) -> Option<String> {
     first(Phase::Forward, parameters, run)

@@ -1,6 +1,7 @@
 //! A run from its first step, or from a checkpoint, to its summary.
 
 use crate::course::{Course, Made, Plan, Validation};
+use crate::diagnose;
 use crate::evaluate::{self, EvaluateError};
 use crate::index::{Index, IndexError};
 use crate::prepare::{self, PrepareError};
@@ -335,7 +336,13 @@ impl Fit<'_> {
 
     /// What the validation part says; a signal ends the scoring.
     fn validate(&self, course: &Course) -> Result<Result<Validation, Stop>, FitError> {
-        Ok(match course.validate(&|| self.observer.signal().is_some())? {
+        let validation = course.validate(&|| self.observer.signal().is_some());
+        if let Err(EvaluateError::Score(error)) = validation {
+            let largest = diagnose::largest(course.trainer.parameters());
+            let what = format!("the validation images have no scores: {error}; {largest}");
+            return Err(StepError::Overflow { step: course.progress.step, what }.into());
+        }
+        Ok(match validation? {
             Some(validation) => Ok(validation),
             None => Err(Stop(self.observer.signal())),
         })

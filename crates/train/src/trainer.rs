@@ -51,7 +51,7 @@ pub struct Step {
     pub lr: f32,
 }
 
-/// Why a step was not made. The model is as it was before.
+/// Why a step was not made. But for [`StepError::Overflow`] the model is as it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// The images do not fit the model.
@@ -76,6 +76,16 @@ pub enum StepError {
         origin: String,
         /// The ids of the batch's samples.
         samples: Vec<u64>,
+    },
+    /// The update made weights that are too large to go on with: the model is lost.
+    #[error(
+        "step {step}: after the update {what}; no checkpoint of it is kept; lower --lr or set --clip-norm"
+    )]
+    Overflow {
+        /// The step, from 1.
+        step: u64,
+        /// The first parameter that is not finite, or the largest.
+        what: String,
     },
 }
 
@@ -180,7 +190,8 @@ impl<M: Module> Trainer<M> {
     /// and the running statistics take in the batches one after the other.
     ///
     /// # Errors
-    /// A batch does not fit, or the loss or the gradient is not finite; then nothing has changed.
+    /// A batch does not fit, or the loss or the gradient is not finite; then nothing has changed. Or the update
+    /// made a parameter that is not finite; then the model is lost.
     pub fn step_over(&mut self, epoch: u32, batches: Vec<Batch>) -> Result<Step, StepError> {
         let step = self.step + 1;
         let count: usize = batches.iter().map(|batch| batch.samples.len()).sum();
@@ -223,6 +234,9 @@ impl<M: Module> Trainer<M> {
         self.optimizer.update(&self.parameters, &total, lr);
         if let Some(ema) = &mut self.ema {
             ema.update(&self.parameters);
+        }
+        if let Some(what) = diagnose::overflow(&self.parameters) {
+            return Err(StepError::Overflow { step, what });
         }
         passes.into_iter().for_each(Pass::commit);
         self.step = step;
