@@ -185,3 +185,53 @@ fn a_damaged_newest_checkpoint_gives_way_aloud() {
         assert_eq!(summary[field], undisturbed[field], "{field}");
     }
 }
+/// Names in a run directory whose first checkpoint was written, and what is lost without them.
+#[test]
+fn a_run_whose_checkpoints_are_lost_is_not_begun_anew() {
+    let place = Place::new();
+    place.json(&small(&["--model=resnet10w8", "--epochs", "1", "--run-dir", "run"]));
+    let keep = |name: &str| fs::read(place.path(name)).unwrap();
+    let kept = [keep("run/chain.jsonl"), keep("run/log.jsonl"), keep("run/checkpoints/best.safetensors")];
+    let store = kinone::runs::store::Store::new(&place.path("run/checkpoints"));
+    for step in store.steps() {
+        fs::remove_file(store.path(step)).unwrap();
+    }
+    let lost = format!(
+        "the chain has {} steps but no checkpoint is left",
+        lines(&place.path("run/chain.jsonl")) - 1
+    );
+    let words = [&lost[..]];
+    place.refuses(4, &words, &["train", "--resume", "run"]);
+    let now = [keep("run/chain.jsonl"), keep("run/log.jsonl"), keep("run/checkpoints/best.safetensors")];
+    assert!(now == kept, "something was overwritten");
+    fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
+    place.refuses(4, &words, &["train", "--resume", "run"]);
+    // Without its configuration it is no run to go on with, and none is begun over it.
+    fs::remove_file(place.path("run/config.toml")).unwrap();
+    let fresh = small(&["--model=resnet10w8", "--epochs", "1", "--run-dir", "run"]);
+    place.refuses(2, &["run holds other files", "--run-dir"], &fresh);
+    assert!(keep("run/chain.jsonl") == kept[0]);
+}
+
+/// The seconds of a run are those of all its sessions.
+#[test]
+fn seconds_are_counted_over_sessions() {
+    let place = Place::new();
+    place.json(&small(&["--model=resnet10w8", "--epochs", "1", "--run-dir", "run"]));
+    // As if it had taken long.
+    let log = fs::read_to_string(place.path("run/log.jsonl")).unwrap();
+    let rows = log.lines().map(|line| {
+        let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+        if event["seconds"].is_number() {
+            event["seconds"] = 1e6.into();
+        }
+        format!("{event}\n")
+    });
+    fs::write(place.path("run/log.jsonl"), rows.collect::<String>()).unwrap();
+    let more = ["train", "--json", "--resume", "run", "--epochs", "2", "--override"];
+    assert!(place.json(&more)["wall_seconds"].as_f64().unwrap() > 1e6);
+    let log = fs::read_to_string(place.path("run/log.jsonl")).unwrap();
+    let epoch = log.lines().rfind(|line| line.contains("\"event\":\"epoch\"")).unwrap();
+    assert!(serde_json::from_str::<serde_json::Value>(epoch).unwrap()["seconds"].as_f64().unwrap() > 1e6);
+}
+

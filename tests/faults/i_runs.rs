@@ -45,7 +45,8 @@ fn fault_i08_resumed_under_another_setting() {
     let chain = place.read("run/chain.jsonl");
     let (changeable, fixed) = CHANGES.split_at(8);
     for (flag, change) in CHANGES {
-        place.run(&[&resume[..], &[flag]].concat()).failed(2, &[change, "--override"]);
+        let way = if changeable.contains(&(*flag, *change)) { "--override" } else { "cannot change" };
+        place.run(&[&resume[..], &[flag]].concat()).failed(2, &[change, way]);
     }
     for (flag, change) in fixed {
         let arguments = [&resume[..], &["--override", flag]].concat();

@@ -134,6 +134,7 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
     if let Some(error) = error.downcast_ref::<ResumeError>() {
         return match error {
             ResumeError::Checkpoint(error) => code(error),
+            ResumeError::Lost { .. } => MODEL,
             ResumeError::Changed(_) | ResumeError::Fixed(_) => USAGE,
         };
     }

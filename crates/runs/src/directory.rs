@@ -50,20 +50,23 @@ pub enum RunError {
     },
 }
 
-/// What may lie where a run begins: what one leaves that was ended before its first checkpoint, and what a file system
-/// has in it from the start.
-const NAMES: &[&str] = &[
-    "chain.jsonl",
-    "checkpoints",
-    "console.log",
-    "control",
-    "data.index",
-    "heartbeat.json",
-    "lock",
-    "log.jsonl",
-    "lost+found",
-    "transcripts",
-];
+/// What may lie where a run begins: folders without a file, which one leaves that was killed while its directory was
+/// made, and what a file system has in it from the start.
+const NAMES: &[&str] = &["checkpoints", "lock", "lost+found", "transcripts"];
+
+/// Whether nothing that could be lost lies in a folder.
+fn is_as_good_as_empty(path: &Path) -> bool {
+    std::fs::read_dir(path).into_iter().flatten().flatten().all(|entry| {
+        let (name, is_folder) = (entry.file_name(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let name = name.to_string_lossy();
+        let is_part = name.starts_with('.') && name.ends_with(".part");
+        let is_known = NAMES.contains(&&*name) && is_folder == (name != "lock");
+        let is_bare = !is_folder
+            || name == "lost+found"
+            || std::fs::read_dir(entry.path()).is_ok_and(|mut e| e.next().is_none());
+        (is_part || is_known) && is_bare
+    })
+}
 
 /// The most bytes of a configuration: a thousand times what every setting needs.
 const LARGEST: u64 = 1 << 20;
@@ -80,14 +83,59 @@ impl RunDirectory {
     /// The directory holds a run already, somebody else makes one there, or it cannot be written.
     pub fn create(path: &Path, config: &Config) -> Result<(RunDirectory, Lock), RunError> {
         let run = RunDirectory(path.to_owned());
-        files::make_folder(&path.join("checkpoints"))?;
-        files::make_folder(&path.join("transcripts"))?;
+        let is_new = !path.exists();
+        run.make_folders()?;
         let lock = Lock::take(path)?;
         if run.config_file().exists() {
             return Err(RunError::Occupied(path.to_owned()));
         }
-        run.write_config(config)?;
+        if !is_as_good_as_empty(path) {
+            return Err(RunError::Foreign(path.to_owned()));
+        }
+        if let Err(error) = run.write_config(config) {
+            run.abandon(is_new);
+            return Err(error);
+        }
         Ok((run, lock))
+    }
+
+    /// Makes the folders in it, where they are not there.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn make_folders(&self) -> Result<(), RunError> {
+        files::make_folder(&self.0.join("checkpoints"))?;
+        Ok(files::make_folder(&self.0.join("transcripts"))?)
+    }
+
+    /// Whether its first step was to be made: what is before it is written.
+    pub fn has_begun(&self) -> bool {
+        std::fs::metadata(self.log_file()).is_ok_and(|meta| meta.len() > 0)
+    }
+
+    /// Removes a run that could not begin, so that the same command can make it when the cause is gone. The caller
+    /// made it with [`RunDirectory::create`], and holds the lock; `is_new` where the directory itself was not there.
+    pub fn abandon(&self, is_new: bool) {
+        self.remove_leftovers();
+        let files = [
+            self.chain_file(),
+            self.console_file(),
+            self.index_file(),
+            self.log_file(),
+            self.0.join("heartbeat.json"),
+            self.config_file(),
+            self.0.join("lock"),
+        ];
+        for file in files {
+            let _ = std::fs::remove_file(file);
+        }
+        // Only where nothing else is in them.
+        for folder in ["checkpoints", "transcripts"] {
+            let _ = std::fs::remove_dir(self.0.join(folder));
+        }
+        if is_new {
+            let _ = std::fs::remove_dir(&self.0);
+        }
     }
 
     /// Writes the configuration.
@@ -110,15 +158,7 @@ impl RunDirectory {
         if RunDirectory(path.to_owned()).config_file().exists() {
             return Err(RunError::Occupied(path.to_owned()));
         }
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        let is_ours = |name: std::ffi::OsString| {
-            let name = name.to_string_lossy();
-            NAMES.contains(&&*name) || (name.starts_with('.') && name.ends_with(".part"))
-        };
-        if entries.into_iter().all(|entry| is_ours(entry.file_name())) {
-            return Ok(());
-        }
-        Err(RunError::Foreign(path.to_owned()))
+        if is_as_good_as_empty(path) { Ok(()) } else { Err(RunError::Foreign(path.to_owned())) }
     }
 
     /// `parent/YYYYMMDD_HHMMSS` by the local clock, with `_2`, `_3`, … where that is taken.

@@ -67,17 +67,22 @@ pub fn read(run: &Path, step: u64) -> Option<Vec<Entry>> {
     lines.map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
+/// The steps of which there are transcripts, and their files.
+pub fn steps(run: &Path) -> Vec<(u64, PathBuf)> {
+    let step = |name: &std::ffi::OsStr| -> Option<u64> {
+        name.to_str()?.strip_prefix("step_")?.strip_suffix(".jsonl")?.parse().ok()
+    };
+    let entries = std::fs::read_dir(run.join("transcripts")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((step(&entry.file_name())?, entry.path()))).collect()
+}
+
 /// Removes the transcripts of steps that are not wanted.
 pub fn prune(run: &Path, is_wanted: impl Fn(u64) -> bool) {
     if is_elsewhere(run) {
         return;
     }
-    for entry in std::fs::read_dir(run.join("transcripts")).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let digits = name.to_str().and_then(|name| name.strip_prefix("step_")?.strip_suffix(".jsonl"));
-        if digits.and_then(|digits| digits.parse().ok()).is_some_and(|step: u64| !is_wanted(step)) {
-            let _ = std::fs::remove_file(entry.path());
-        }
+    for (_, path) in steps(run).into_iter().filter(|(step, _)| !is_wanted(*step)) {
+        let _ = std::fs::remove_file(path);
     }
 }
 
