@@ -68,7 +68,7 @@ fn pause_holds_a_run_resume_lets_it_go_on_and_stop_saves_it() {
     wait_for(&mut child, "another step", || links(&place) > held);
     assert!(!place.path("run/control").exists(), "the request was met, and stands there still");
 
-    // A word that is none is passed over; one while paused is met.
+    // A word that is none is passed over, which is said once; one while paused is met.
     fs::write(place.path("run/control"), "halt\n").unwrap();
     let passed = links(&place);
     wait_for(&mut child, "another step", || links(&place) > passed);
@@ -77,7 +77,9 @@ fn pause_holds_a_run_resume_lets_it_go_on_and_stop_saves_it() {
     let held = links(&place);
     control.ask(Request::Stop).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stderr), (Some(1), Vec::new()));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.starts_with("kinone: control says `halt`"), "{said}");
     assert_eq!(links(&place), held);
     assert_eq!(
         heartbeat(&place).map(|beat| (beat.doing, beat.step as usize)),

@@ -130,10 +130,18 @@ fn changes_are_refused_or_recorded() {
     place.succeeds(&["synth", "--out-dir", "d", "--images", "100", "--size", "32"]);
     let train = ["train", "--json", "--data-dir", "d", "--image-size", "32", "--batch-size", "8"];
     place.succeeds(&[&train[..], &["--epochs", "1", "--run-dir", "run"]].concat());
+    place.refuses(2, &["lr 0.001 -> 0.5", "--override"], &["train", "--resume", "run", "--lr", "0.5"]);
+    // Nothing is advised that would be refused.
     place.refuses(
         2,
-        &["lr 0.001 -> 0.5", "seed 42 -> 1", "--override"],
-        &["train", "--resume", "run", "--lr", "0.5", "--seed", "1"],
+        &["cannot change", "model resnet18 -> resnet34"],
+        &["train", "--resume", "run", "--lr", "0.5", "--model", "resnet34"],
+    );
+    // A run that is finished has no step for a change.
+    place.refuses(
+        2,
+        &["finished after 1 epochs", "lr 0.001 -> 0.5", "--epochs above 1"],
+        &["train", "--resume", "run", "--lr", "0.5", "--override"],
     );
     place.refuses(
         2,
@@ -151,10 +159,25 @@ fn changes_are_refused_or_recorded() {
     let more =
         ["train", "--json", "--resume", "run", "--override", "--epochs", "2", "--schedule", "constant"];
     place.refuses(3, &[&name, "another picture"], &more);
+    // Nothing is said to go on before that is known.
+    let aloud: Vec<&str> = more.iter().copied().filter(|word| *word != "--json").collect();
+    place.refuses(3, &[&name, "another picture"], &aloud);
     fs::write(&image, kept).unwrap();
 
-    // The data may lie elsewhere; what they are decides.
+    // The data may lie elsewhere; what they are decides. Of a finished run the new place is recorded.
     fs::rename(place.path("d"), place.path("moved")).unwrap();
+    let said = place.succeeds(&["train", "--resume", "run", "--data-dir", "moved"]);
+    assert!(said.contains("the place of the data is recorded anew"), "{said}");
+    place.succeeds(&["verify", "--run-dir", "run"]);
+    place.succeeds(&["synth", "--out-dir", "others", "--images", "100", "--size", "32", "--seed", "5"]);
+    place.refuses(3, &["have changed"], &["train", "--resume", "run", "--data-dir", "others"]);
+    place.succeeds(&["verify", "--run-dir", "run"]);
+    // The reason is kept beside the run.
+    let console = fs::read_to_string(place.path("run/console.log")).unwrap();
+    assert!(console.lines().last().unwrap().starts_with("kinone: the data have changed"), "{console}");
+    let beat: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path("run/heartbeat.json")).unwrap()).unwrap();
+    assert_eq!((&beat["doing"], &beat["epoch"]), (&"finished".into(), &1.into()));
     let summary = place.json(&[&more[..], &["--data-dir", "moved"]].concat());
     assert_eq!(summary["epochs"], 2);
     let chain = fs::read_to_string(place.path("run/chain.jsonl")).unwrap();
@@ -164,27 +187,6 @@ fn changes_are_refused_or_recorded() {
     place.succeeds(&["verify", "--run-dir", "run"]);
 }
 
-#[test]
-fn a_damaged_newest_checkpoint_gives_way_aloud() {
-    let place = Place::new();
-    let undisturbed = place.json(&small(&["--epochs", "2", "--run-dir", "run", "--checkpoint-every", "4"]));
-    // As if it had not ended.
-    fs::remove_file(place.path("run/summary.json")).unwrap();
-    let store = kinone::runs::store::Store::new(&place.path("run/checkpoints"));
-    let steps = store.steps();
-    let [.., before, newest] = steps[..] else { panic!("{steps:?}") };
-    let bytes = fs::read(store.path(newest)).unwrap();
-    fs::write(store.path(newest), &bytes[..bytes.len() / 2]).unwrap();
-    let said = place.succeeds(&["train", "--resume", "run"]);
-    let damaged = format!("step_{newest:08}.safetensors: damaged");
-    assert!(said.contains(&damaged) && said.contains("falling back"), "{said}");
-    assert!(said.contains(&format!("resumed after step {before},")), "{said}");
-    assert!(before < newest && Some(newest) == store.steps().pop(), "{:?}", store.steps());
-    let summary = parsed(&fs::read_to_string(place.path("run/summary.json")).unwrap());
-    for field in ["weights_sha256", "chain_sha256"] {
-        assert_eq!(summary[field], undisturbed[field], "{field}");
-    }
-}
 /// Names in a run directory whose first checkpoint was written, and what is lost without them.
 #[test]
 fn a_run_whose_checkpoints_are_lost_is_not_begun_anew() {
@@ -235,3 +237,24 @@ fn seconds_are_counted_over_sessions() {
     assert!(serde_json::from_str::<serde_json::Value>(epoch).unwrap()["seconds"].as_f64().unwrap() > 1e6);
 }
 
+#[test]
+fn a_damaged_newest_checkpoint_gives_way_aloud() {
+    let place = Place::new();
+    let undisturbed = place.json(&small(&["--epochs", "2", "--run-dir", "run", "--checkpoint-every", "4"]));
+    // As if it had not ended.
+    fs::remove_file(place.path("run/summary.json")).unwrap();
+    let store = kinone::runs::store::Store::new(&place.path("run/checkpoints"));
+    let steps = store.steps();
+    let [.., before, newest] = steps[..] else { panic!("{steps:?}") };
+    let bytes = fs::read(store.path(newest)).unwrap();
+    fs::write(store.path(newest), &bytes[..bytes.len() / 2]).unwrap();
+    let said = place.succeeds(&["train", "--resume", "run"]);
+    let damaged = format!("step_{newest:08}.safetensors: damaged");
+    assert!(said.contains(&damaged) && said.contains("falling back"), "{said}");
+    assert!(said.contains(&format!("resumed after step {before},")), "{said}");
+    assert!(before < newest && Some(newest) == store.steps().pop(), "{:?}", store.steps());
+    let summary = parsed(&fs::read_to_string(place.path("run/summary.json")).unwrap());
+    for field in ["weights_sha256", "chain_sha256"] {
+        assert_eq!(summary[field], undisturbed[field], "{field}");
+    }
+}

@@ -12,6 +12,7 @@ use std::time::Instant;
 /// Shows a run.
 pub(crate) struct Progress {
     console: Console,
+    introduction: Vec<String>,
     epochs: u32,
     bar: Option<ProgressBar>,
     quiet: bool,
@@ -23,9 +24,17 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// For a run of so many epochs; `quiet` keeps lines without printing them.
-    pub(crate) fn new(console: Console, epochs: u32, quiet: bool, signals: Signals) -> Progress {
-        Progress { console, epochs, bar: None, quiet, all: 0, done: 0, start: Instant::now(), signals }
+    /// For a run of so many epochs, which begins by saying the introduction; `quiet` keeps lines without printing
+    /// them.
+    pub(crate) fn new(
+        console: Console,
+        introduction: Vec<String>,
+        epochs: u32,
+        quiet: bool,
+        signals: Signals,
+    ) -> Progress {
+        let start = Instant::now();
+        Progress { console, introduction, epochs, bar: None, quiet, all: 0, done: 0, start, signals }
     }
 
     /// Prints and keeps a line.
@@ -53,6 +62,12 @@ impl Progress {
 }
 
 impl Observer for Progress {
+    fn begins(&mut self) {
+        for line in std::mem::take(&mut self.introduction) {
+            self.line(&line);
+        }
+    }
+
     fn epoch_begins(&mut self, epoch: u32, images: usize, done: usize) {
         if self.all == 0 {
             // Of a resumed run, what is left of it.

@@ -14,6 +14,7 @@ use kinone_runs::lock::Lock;
 use kinone_train::Saving;
 use kinone_train::course::Plan;
 use kinone_train::fit::{End, Outcome, Start, fit};
+use kinone_train::index::Index;
 use kinone_train::prepare;
 use kinone_train::resume::Left;
 use kinone_train::room;
@@ -81,8 +82,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         None => arguments.settings,
     };
     if let Some(path) = arguments.resume {
-        return resume(settings, &path, arguments.overriding, saving, arguments.json);
         settings.refuse_weights()?;
+        return resume(settings, &path, arguments.overriding, saving, arguments.json);
+    }
+    if arguments.overriding {
+        return Err(Failure::usage(
+            "--override changes the settings of a run that goes on: give it with --resume",
+        ));
     }
     let config = settings.resolve()?;
     let path = arguments.run_dir.unwrap_or_else(|| RunDirectory::fresh_path(Path::new("runs")));
@@ -93,8 +99,25 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
     let plan = Plan::new(&config, &data)?;
     room::fits(&plan)?;
+    let is_new = !path.exists();
     let (run, _lock) = RunDirectory::create(&path, &config)?;
-    go(&plan, Start::Fresh, &run, saving, arguments.json, &introduction(&config, &data, &cpu, run.path()))
+    let lines = introduction(&config, &data, &cpu, run.path());
+    let ended = go(&plan, Start::Fresh, &run, saving, arguments.json, lines);
+    if ended.is_err() && !run.has_begun() {
+        run.abandon(is_new);
+    }
+    keep_reason(&run, ended)
+}
+
+/// Keeps beside the run why it ended early.
+fn keep_reason(run: &RunDirectory, ended: Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+    if let Err(failure) = &ended
+        && run.config_file().is_file()
+        && let Ok(mut console) = Console::keeping(&run.console_file())
+    {
+        console.keep(&format!("kinone: {failure}"));
+    }
+    ended
 }
 
 /// Goes on with the run in `path`.
@@ -108,8 +131,22 @@ fn resume(
     let (run, recorded) = RunDirectory::open(path)?;
     let _lock = Lock::take(path)?;
     run.remove_leftovers();
+    let ended = go_on(settings, &run, recorded, overriding, saving, json);
+    keep_reason(&run, ended)
+}
+
+/// Goes on with a run that is locked.
+fn go_on(
+    settings: Settings,
+    run: &RunDirectory,
+    recorded: Config,
+    overriding: bool,
+    saving: Saving,
+    json: bool,
+) -> Result<ExitCode, Failure> {
     let cpu = Cpu::current();
-    let left = Left::find(&run, &recorded, &cpu)?;
+    let left = Left::find(run, &recorded, &cpu)?;
+    let place_of_data = recorded.data.clone();
     // Where the file says others than the checkpoint, it is of an override that was never committed.
     let unsaved = left.config.differences(&recorded);
     let base = match unsaved.iter().all(Config::is_changeable) {
@@ -118,8 +155,27 @@ fn resume(
     };
     let config = settings.over(Settings::of(base)).resolve()?;
     let changes = left.changes(&config, overriding)?;
-    let remarks = left.newest.as_ref().map_or(Vec::new(), |newest| newest.remarks.clone());
-    if left.is_finished(&config) && run.summary_file().is_file() {
+    let mut remarks = left.newest.as_ref().map_or(Vec::new(), |newest| newest.remarks.clone());
+    if let Some(newest) =
+        left.newest.as_ref().filter(|_| left.is_finished(&config) && run.summary_file().is_file())
+    {
+        let header = &newest.checkpoint.header;
+        if !changes.is_empty() {
+            let epochs = header.progress.epoch - 1;
+            let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+            return Err(Failure::usage(format_args!(
+                "{} is finished after {epochs} epochs: there is no step left for {}; give --epochs above {epochs} \
+                 with --override to go on",
+                run.path().display(),
+                changes.join(", ")
+            )));
+        }
+        if config.data != place_of_data {
+            let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
+            Index::of(&data, &cpu).matches(&header.data_sha256, &run.index_file())?;
+            run.write_config(&config)?;
+            remarks.push(format!("the place of the data is recorded anew: {}", data.report().origin));
+        }
         let text = kinone_files::read(&run.summary_file())?;
         if json {
             written(String::from_utf8_lossy(&text).trim_end())?;
@@ -129,7 +185,7 @@ fn resume(
             out(format_args!("{line}"))?;
         }
         let message = "is finished: nothing is left to do; give more --epochs with --override to go on";
-        out(format_args!("{} {message}", path.display()))?;
+        out(format_args!("{} {message}", run.path().display()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
@@ -146,11 +202,12 @@ fn resume(
         }
         None => {
             lines.push("it was ended before its first checkpoint and begins anew".to_owned());
+            run.make_folders()?;
             run.write_config(&config)?;
             Start::Fresh
         }
     };
-    go(&plan, start, &run, saving, json, &lines)
+    go(&plan, start, run, saving, json, lines)
 }
 
 /// Trains, and says what came of it.
@@ -160,14 +217,11 @@ fn go(
     run: &RunDirectory,
     saving: Saving,
     json: bool,
-    introduction: &[String],
+    introduction: Vec<String>,
 ) -> Result<ExitCode, Failure> {
     let signals = Signals::catch()?;
     let console = Console::keeping(&run.console_file())?;
-    let mut progress = Progress::new(console, plan.config.epochs, json, signals);
-    for line in introduction {
-        progress.line(line);
-    }
+    let mut progress = Progress::new(console, introduction, plan.config.epochs, json, signals);
     match fit(plan, start, run, saving, &mut progress)? {
         End::Finished(outcome) => {
             for line in conclusion(&outcome, run.path()) {
@@ -228,6 +282,9 @@ fn introduction(config: &Config, data: &Dataset, cpu: &Cpu, run: &Path) -> Vec<S
         "rows of the table are in neither list and are",
         &[],
     );
+    if config.patience > 0 && validation == 0 {
+        lines.push("no images to validate: val AUROC is n/a, and --patience cannot end the run".to_owned());
+    }
     lines.push(format!(
         "{}, batch {}, {:?} at {}, seed {}; {} on {}",
         config.model,

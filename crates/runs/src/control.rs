@@ -44,12 +44,22 @@ impl Control {
 
     /// What stands in the file; `None` where it is absent or says none of the three words.
     pub fn request(&self) -> Option<Request> {
+        let word = self.word()?;
+        [Request::Stop, Request::Pause, Request::Resume].into_iter().find(|known| known.word() == word)
+    }
+
+    /// What stands in the file and is none of the three words, made fit to be printed.
+    pub fn unknown(&self) -> Option<String> {
+        let word = self.word().filter(|word| !word.is_empty())?;
+        self.request().is_none().then(|| word.escape_debug().to_string())
+    }
+
+    fn word(&self) -> Option<String> {
         if !self.0.exists() {
             return None;
         }
         let bytes = files::read_regular(&self.0, 64).ok()?;
-        let word = std::str::from_utf8(&bytes).ok()?.trim();
-        [Request::Stop, Request::Pause, Request::Resume].into_iter().find(|known| known.word() == word)
+        Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
     /// Asks for something.

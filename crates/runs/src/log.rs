@@ -72,7 +72,7 @@ pub fn cut(path: &Path, step: u64, epochs: u32) -> Result<(), FileError> {
         let number = |name: &str| event[name].as_u64();
         let belongs = match event["event"].as_str() {
             Some("start") => true,
-            Some("step" | "resume") => number("step").is_some_and(|found| found <= step),
+            Some("step" | "resume" | "error") => number("step").is_some_and(|found| found <= step),
             Some("epoch") => number("epoch").is_some_and(|found| found <= u64::from(epochs)),
             _ => false,
         };
@@ -179,6 +179,8 @@ pub enum Event<'a> {
         lr: f32,
         /// Images a second in this step.
         images_per_second: f64,
+        /// Seconds since the run began, without those while it was stopped.
+        seconds: f64,
     },
     /// An epoch ended.
     Epoch {
@@ -194,8 +196,15 @@ pub enum Event<'a> {
         lr: f32,
         /// Images a second, training alone.
         images_per_second: f64,
-        /// Seconds since the run began.
+        /// Seconds since the run began, without those while it was stopped.
         seconds: f64,
+    },
+    /// The run ended early.
+    Error {
+        /// Steps made.
+        step: u64,
+        /// Why.
+        reason: &'a str,
     },
     /// The run ended.
     End {

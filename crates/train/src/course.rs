@@ -142,6 +142,11 @@ impl<'a> Course<'a> {
         self.progress.is_finished(self.plan.config.epochs)
     }
 
+    /// The epoch under way, or the last where none is left.
+    pub fn last_epoch(&self) -> u32 {
+        self.progress.epoch - u32::from(self.is_finished())
+    }
+
     /// Whether every step of the epoch under way was made.
     pub fn is_epoch_over(&self) -> bool {
         self.progress.epoch_steps >= self.plan.epoch_steps()

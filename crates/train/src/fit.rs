@@ -90,6 +90,8 @@ impl FitError {
 
 /// Someone who watches a run, and may stop it.
 pub trait Observer {
+    /// The run is accepted, and begins or goes on.
+    fn begins(&mut self) {}
     /// An epoch begins or goes on: its images, and how many of them are done.
     fn epoch_begins(&mut self, epoch: u32, images: usize, done: usize);
     /// A step was made on so many images.
@@ -184,10 +186,16 @@ pub fn fit(
             (course, record)
         }
     };
-    let result = Fit { plan, cpu, control: Control::new(run.path()), observer, begun: Instant::now() }
+    observer.begins();
+    let result = Fit { plan, cpu, control: Control::new(run.path()), observer, unknown: None }
         .run(&mut course, &mut record);
+    if let Err(error) = &result {
+        let event = Event::Error { step: course.progress.step, reason: &error.to_string() };
+        // The error itself is what matters.
+        let _ = record.log.append(&event);
+    }
     let doing = if matches!(result, Ok(End::Finished(_))) { Doing::Finished } else { Doing::Stopped };
-    record.pulse.beat(doing, course.progress.epoch, course.progress.step);
+    record.pulse.beat(doing, course.last_epoch(), course.progress.step);
     result
 }
 
@@ -196,7 +204,8 @@ struct Fit<'a> {
     cpu: Cpu,
     control: Control,
     observer: &'a mut dyn Observer,
-    begun: Instant,
+    /// What stood in the control file and is no request, once it was said.
+    unknown: Option<String>,
 }
 
 /// The run is to stop: by which signal, if by one.
@@ -217,7 +226,7 @@ impl Fit<'_> {
             training += seconds;
         }
         record.settle(course)?;
-        record.pulse.beat(Doing::Evaluating, course.progress.epoch, course.progress.step);
+        record.pulse.beat(Doing::Evaluating, course.last_epoch(), course.progress.step);
         let Some(best) = course.progress.best.clone() else {
             unreachable!("a run that is finished has ended an epoch")
         };
@@ -244,7 +253,7 @@ impl Fit<'_> {
             split: data.report().split.clone(),
             images: data.report().images,
             images_per_second: if training > 0.0 { trained as f64 / training } else { 0.0 },
-            wall_seconds: self.begun.elapsed().as_secs_f64(),
+            wall_seconds: record.seconds(),
             isa: self.cpu.isa().name().to_owned(),
             threads: self.cpu.threads(),
         };
@@ -297,7 +306,7 @@ impl Fit<'_> {
             images_per_second: if count > 0 { count as f64 / seconds } else { 0.0 },
             is_best,
         };
-        record.epoch(course, &ended, self.begun.elapsed().as_secs_f64())?;
+        record.epoch(course, &ended)?;
         self.sound(record);
         self.observer.epoch_ends(&ended);
         match self.observer.signal() {
@@ -320,7 +329,10 @@ impl Fit<'_> {
                 return Some(Stop(Some(signal)));
             }
             match self.control.request() {
-                None => return None,
+                None => {
+                    self.say_unknown();
+                    return None;
+                }
                 Some(Request::Stop) => return Some(Stop(None)),
                 Some(Request::Resume) => {
                     self.control.clear();
@@ -332,6 +344,16 @@ impl Fit<'_> {
                 }
             }
         }
+    }
+
+    /// Says, once, that a word in the control file is no request.
+    fn say_unknown(&mut self) {
+        let unknown = self.control.unknown();
+        if let Some(word) = unknown.as_ref().filter(|_| unknown != self.unknown) {
+            self.observer
+                .alarm(&format!("control says `{word}`, which is passed over; write stop, pause or resume"));
+        }
+        self.unknown = unknown;
     }
 
     /// What the validation part says; a signal ends the scoring.

@@ -8,7 +8,7 @@ use crate::course::{Course, Made, Plan};
 use crate::fit::{Epoch, FitError};
 use crate::index::Index;
 use crate::trace::transcribed;
-use kinone_files::{self as files, FileError};
+use kinone_files::FileError;
 use kinone_kernels::Cpu;
 use kinone_nn::state::{Dictionary, Value};
 use kinone_runs::CONTRACT;
@@ -70,6 +70,9 @@ pub(crate) struct Record<'a> {
     unwritten_best: Option<(weights::Header, Dictionary)>,
     /// What should be said aloud: saves that failed.
     alarms: Vec<String>,
+    /// When this process began, and the seconds that the run took before.
+    begun: Instant,
+    before: f64,
 }
 
 impl<'a> Record<'a> {
@@ -81,7 +84,9 @@ impl<'a> Record<'a> {
         course: &Course,
         index: &Index,
     ) -> Result<Record<'a>, FitError> {
-        enough_space(run, course, 3)?;
+        // At its peak a run has the last two checkpoints, that of the best epoch, and the one that is being written;
+        // besides them the best and the last weights, and the archive.
+        enough_space(run, course, 4, 3)?;
         index.write(&run.index_file())?;
         let weights = weights::digest(&kinone_nn::state::dictionary(&course.trainer.model));
         let header = Header::new(plan.config, saving.version, &index.sha256, &weights);
@@ -100,6 +105,8 @@ impl<'a> Record<'a> {
             transcribes: true,
             unwritten_best: None,
             alarms: Vec::new(),
+            begun: Instant::now(),
+            before: 0.0,
         };
         record.pulse.beat(Doing::Training, 1, 0);
         let report = plan.data.report();
@@ -126,7 +133,7 @@ impl<'a> Record<'a> {
         newest: &Newest,
         changes: Vec<Difference>,
     ) -> Result<Record<'a>, FitError> {
-        enough_space(run, course, 1)?;
+        enough_space(run, course, 1, 1)?;
         let header = &newest.checkpoint.header;
         let step = header.progress.step;
         let (mut chain, _) = Chain::resume(&run.chain_file(), step, &header.link)?;
@@ -155,8 +162,10 @@ impl<'a> Record<'a> {
             transcribes: true,
             unwritten_best: None,
             alarms: Vec::new(),
+            begun: Instant::now(),
+            before: log::seconds(&run.log_file()),
         };
-        record.pulse.beat(Doing::Training, header.progress.epoch, step);
+        record.pulse.beat(Doing::Training, course.last_epoch(), step);
         let (isa, threads) = (record.cpu.isa().name(), record.cpu.threads());
         record.log.append(&Event::Resume { step, isa, threads })?;
         if !changes.is_empty() {
@@ -195,6 +204,7 @@ impl<'a> Record<'a> {
             gradient_norm: made.step.gradient_norm,
             lr: made.step.lr,
             images_per_second: made.samples.len() as f64 / began.elapsed().as_secs_f64(),
+            seconds: self.seconds(),
         });
         self.tolerate(logged)?;
         self.pulse.beat(Doing::Training, made.epoch, made.step.step);
@@ -216,13 +226,18 @@ impl<'a> Record<'a> {
         Ok(())
     }
 
+    /// Seconds since the run began, without those while it was stopped.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.before + self.begun.elapsed().as_secs_f64()
+    }
+
     /// What should be said aloud since the last time.
     pub(crate) fn alarms(&mut self) -> Vec<String> {
         std::mem::take(&mut self.alarms)
     }
 
     /// Writes an epoch's end: log, checkpoint, weights.
-    pub(crate) fn epoch(&mut self, course: &Course, ended: &Epoch, seconds: f64) -> Result<(), FitError> {
+    pub(crate) fn epoch(&mut self, course: &Course, ended: &Epoch) -> Result<(), FitError> {
         let logged = self.log.append(&Event::Epoch {
             epoch: ended.epoch,
             train_loss: ended.train_loss,
@@ -230,7 +245,7 @@ impl<'a> Record<'a> {
             val_auroc_macro: ended.val_auroc_macro,
             lr: ended.lr,
             images_per_second: ended.images_per_second,
-            seconds,
+            seconds: self.seconds(),
         });
         self.tolerate(logged)?;
         // A checkpoint of this step from before the epoch's end is replaced.
@@ -352,15 +367,16 @@ pub(crate) fn kept_weights(tensors: &Dictionary) -> Dictionary {
     weights
 }
 
-/// Refuses to begin where not even `count` checkpoints would fit.
-fn enough_space(run: &RunDirectory, course: &Course, count: u64) -> Result<(), FileError> {
+/// Refuses to begin where not even so many checkpoints and files of weights would fit.
+fn enough_space(run: &RunDirectory, course: &Course, count: u64, files: u64) -> Result<(), FileError> {
     let size = course.state_bytes();
-    let needed = size * count;
-    match files::free_space(run.path()) {
+    let weights = 4 * course.trainer.parameter_count() as u64;
+    let needed = size * count + weights * files;
+    match kinone_files::free_space(run.path()) {
         Some(free) if free < needed => {
             let reason = format!(
-                "{count} checkpoints of {size} bytes need {needed} bytes, {free} are free; make room or name \
-                 another --run-dir"
+                "{count} checkpoints of {size} bytes and {files} files of weights of {weights} bytes need {needed} \
+                 bytes, {free} are free; make room or name another --run-dir"
             );
             Err(FileError::new("write", run.path(), io::Error::new(io::ErrorKind::StorageFull, reason)))
         }
