@@ -91,7 +91,7 @@ fn colours_become_luma_to_the_nearest() {
     assert!(error.contains("colour 64 of a palette of 64"), "{error}");
     // Two bits a pixel, three pixels a row: what fills the byte is none.
     let three = chunk(b"PLTE", colours[..3].as_flattened());
-    assert_eq!(pixels(&plain(3, 1, 2, 3, &[0b00_01_10_11], &[three.clone()])), expected[..3]);
+    assert_eq!(pixels(&plain(3, 1, 2, 3, &[0b00_01_10_11], std::slice::from_ref(&three))), expected[..3]);
     assert!(decode_png(&plain(3, 1, 2, 3, &[0b00_11_10_00], &[three])).is_err());
     let wide: Vec<u8> = colours.as_flattened().iter().flat_map(|&v| [v, v]).collect();
     assert_eq!(pixels(&plain(8, 8, 16, 2, &wide, &[])), expected);
