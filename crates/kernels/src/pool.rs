@@ -25,6 +25,9 @@ struct Shared {
     /// The round being worked on; spinning threads watch it without taking the lock.
     round: AtomicUsize,
     unfinished: AtomicUsize,
+    /// How often a waiting thread looks again before it sleeps: [`SPINS`], or not at all where there are more threads
+    /// than cores, since it would take the core from one that has work.
+    spins: usize,
 }
 
 struct Work {
@@ -62,6 +65,7 @@ impl Pool {
         if let Some(register) = flushing_register() {
             return Err(register);
         }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (tell, told) = mpsc::channel();
         let shared = Arc::new(Shared {
             work: Mutex::new(Work { round: 0, body: None, stop: false, panic: None }),
@@ -69,6 +73,7 @@ impl Pool {
             finish: Condvar::new(),
             round: AtomicUsize::new(0),
             unfinished: AtomicUsize::new(0),
+            spins: if threads <= cores { SPINS } else { 0 },
         });
         let mut workers = Vec::new();
         for index in 1..threads.max(1) {
@@ -130,7 +135,7 @@ impl Pool {
         }));
         INSIDE.set(false);
         let mut spins = 0;
-        while self.shared.unfinished.load(Ordering::Acquire) != 0 && spins < SPINS {
+        while self.shared.unfinished.load(Ordering::Acquire) != 0 && spins < self.shared.spins {
             std::hint::spin_loop();
             spins += 1;
         }
@@ -156,7 +161,7 @@ impl Shared {
         let mut seen = 0;
         loop {
             let mut spins = 0;
-            while self.round.load(Ordering::Acquire) == seen && spins < SPINS {
+            while self.round.load(Ordering::Acquire) == seen && spins < self.spins {
                 std::hint::spin_loop();
                 spins += 1;
             }
