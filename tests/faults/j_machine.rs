@@ -138,11 +138,10 @@ fn fault_j10_logs_and_checkpoints() {
         let place = Place::new();
         is_equal(&place, place.command(&instead(more)));
     }
-    // With lines for a person instead of JSON, to nobody, and with a heartbeat that cannot be written.
+    // With lines for a person instead of JSON, to nobody.
     let place = Place::new();
     let words = instead(&[]);
     let arguments: Vec<&str> = words.into_iter().filter(|word| *word != "--json").collect();
-    fs::create_dir_all(place.path("run/heartbeat.json")).unwrap();
     let mut command = place.command(&arguments);
     command.stdin(std::process::Stdio::null());
     Ended::of(&mut command).succeeded();
