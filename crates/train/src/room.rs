@@ -32,7 +32,7 @@ const BESIDES: u64 = 32 * MIB;
 ///
 /// The estimate: the most that buffers hold in a step on two and on four images, drawn on as a line to the whole
 /// batch, and half of that again for what lies between buffers; the images of a step twice, as they are loaded and
-/// as the network gets them; the state twice, as a checkpoint is written; and [`BESIDES`].
+/// as the network gets them; the state twice, as a checkpoint is written; and `BESIDES`.
 ///
 /// # Errors
 /// The system would not give so much.
