@@ -56,14 +56,18 @@ const NAMES: &[&str] = &["checkpoints", "lock", "lost+found", "transcripts"];
 
 /// Whether nothing that could be lost lies in a folder.
 fn is_as_good_as_empty(path: &Path) -> bool {
-    std::fs::read_dir(path).into_iter().flatten().flatten().all(|entry| {
-        let (name, is_folder) = (entry.file_name(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    // One folder open at a time, which an entry keeps open: a process may have few descriptors.
+    let entry = |entry: std::fs::DirEntry| {
+        (entry.path(), entry.file_name(), entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    };
+    let entries: Vec<_> = std::fs::read_dir(path).into_iter().flatten().flatten().map(entry).collect();
+    entries.into_iter().all(|(path, name, is_folder)| {
         let name = name.to_string_lossy();
         let is_part = name.starts_with('.') && name.ends_with(".part");
         let is_known = NAMES.contains(&&*name) && is_folder == (name != "lock");
         let is_bare = !is_folder
             || name == "lost+found"
-            || std::fs::read_dir(entry.path()).is_ok_and(|mut e| e.next().is_none());
+            || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
         (is_part || is_known) && is_bare
     })
 }
