@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::Place;
+use common::{Place, SMALL};
 use kinone::runs::control::{Control, Doing, Heartbeat, Request};
 use std::fs;
 use std::process::{Child, Stdio};
@@ -12,16 +12,7 @@ use std::time::{Duration, Instant};
 
 /// A run of so many epochs of ten steps each.
 fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let train = [
-        "train",
-        "--json",
-        "--model=resnet10w8",
-        "--images=100",
-        "--image-size=32",
-        "--batch-size=8",
-        "--threads=1",
-    ];
-    [&train[..], more].concat()
+    [&SMALL[..], more].concat()
 }
 
 fn start(place: &Place, arguments: &[&str]) -> Child {

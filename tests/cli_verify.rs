@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, printed};
+use common::{Place, SMALL, printed};
 use kinone::core::array::Array;
 use kinone::kernels::{Cpu, Isa};
 use kinone::nn::state::Value;
@@ -13,22 +13,11 @@ use kinone::runs::hash;
 use std::fs;
 use std::sync::Arc;
 
-/// A small network on few images; ten steps an epoch.
-const TRAIN: [&str; 7] = [
-    "train",
-    "--json",
-    "--model=resnet10w8",
-    "--images=100",
-    "--image-size=32",
-    "--batch-size=8",
-    "--threads=1",
-];
-
 /// A run of two epochs of ten steps each in `run`, with checkpoints every fourth step.
 fn recorded() -> Place {
     let place = Place::new();
     let more = ["--epochs=2", "--run-dir=run", "--checkpoint-every=4", "--keep-every=4"];
-    place.succeeds(&[&TRAIN[..], &more].concat());
+    place.succeeds(&[&SMALL[..], &more].concat());
     place
 }
 
@@ -186,7 +175,7 @@ fn files_that_are_gone_emptied_or_of_another_run_are_named() {
 #[test]
 fn two_runs_part_where_they_do() {
     let place = recorded();
-    place.succeeds(&[&TRAIN[..], &["--epochs=2", "--run-dir=other", "--lr=0.01"]].concat());
+    place.succeeds(&[&SMALL[..], &["--epochs=2", "--run-dir=other", "--lr=0.01"]].concat());
     let output = place.command(&["diff", "run", "other"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -199,7 +188,7 @@ fn two_runs_part_where_they_do() {
 fn a_sample_of_one_percent_of_a_longer_run_is_proved() {
     let place = Place::new();
     let more = ["--epochs=30", "--run-dir=run", "--checkpoint-every=0", "--keep-every=10"];
-    place.succeeds(&[&TRAIN[..], &more].concat());
+    place.succeeds(&[&SMALL[..], &more].concat());
     let mut stretches = std::collections::BTreeSet::new();
     for isa in Isa::present() {
         for _ in 0..2 {

@@ -12,6 +12,17 @@ use tempfile::TempDir;
 /// The settings of a run that takes seconds.
 pub(crate) const TINY: [&str; 6] = ["--images", "120", "--image-size", "32", "--epochs", "1"];
 
+/// A small network on few images, in a fraction of a second: ten steps an epoch.
+pub(crate) const SMALL: [&str; 7] = [
+    "train",
+    "--json",
+    "--model=resnet10w8",
+    "--images=100",
+    "--image-size=32",
+    "--batch-size=8",
+    "--threads=1",
+];
+
 /// An empty folder, and the program in it.
 pub(crate) struct Place(TempDir);
 
