@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--direct", default="42,1,2,3,4", help="seeds of the direct runs")
     parser.add_argument("--winograd", default="42,1,2", help="seeds of the Winograd runs")
     parser.add_argument("--steps", type=int, default=500, help="the least number of steps a run must have")
-    parser.add_argument("--flags", default="", help="more flags for `kinone train`, the same for all")
+    parser.add_argument("--flags", default="--epochs 10", help="flags for `kinone train`, the same for all")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     runs = {

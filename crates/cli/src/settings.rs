@@ -41,7 +41,7 @@ pub(crate) struct Settings {
     #[arg(long)]
     #[serde(default)]
     no_finding: bool,
-    /// Passes over the training images [default: 10]
+    /// Passes over the training images [default: 8]
     #[arg(long, value_name = "N", value_parser = whole::<u32>)]
     epochs: Option<u32>,
     /// Images a batch, from 2 [default: 32]
@@ -281,7 +281,7 @@ impl Settings {
             contract: CONTRACT,
             model: model.name().to_owned(),
             image_size: self.image_size.unwrap_or(usual_size),
-            epochs: self.epochs.unwrap_or(10),
+            epochs: self.epochs.unwrap_or(8),
             batch_size: self.batch_size.unwrap_or(32),
             accumulate: self.accumulate.unwrap_or(1),
             lr: self.lr.unwrap_or(1e-3),
