@@ -122,8 +122,7 @@ pub fn forward(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], y: &mut [f32]) {
 pub fn forward_finished(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], finish: Option<Finish>, y: &mut [f32]) {
     conv.check(x.len(), w.len(), y.len());
     if let Some(finish) = finish {
-        assert!(finish.scale.len() == conv.o && finish.shift.len() == conv.o, "constants of another size");
-        assert!(finish.residual.is_none_or(|r| r.len() == y.len()), "a residual of another size");
+        finish.check(conv.o, y.len());
     }
     let conv = conv.flattened();
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
@@ -131,7 +130,8 @@ pub fn forward_finished(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], finish: Op
         // No terms.
         y.fill(0.0);
         if let Some(finish) = finish {
-            reference::finish(&conv, &finish, y);
+            let (oh, ow) = conv.output();
+            reference::finish(oh * ow, &finish, y);
         }
         return;
     }
@@ -275,6 +275,11 @@ pub struct Finish<'a> {
 }
 
 impl<'a> Finish<'a> {
+    fn check(&self, filters: usize, outputs: usize) {
+        assert!(self.scale.len() == filters && self.shift.len() == filters, "constants of another size");
+        assert!(self.residual.is_none_or(|r| r.len() == outputs), "a residual of another size");
+    }
+
     /// The constants of some filters.
     fn of_group(self, filters: std::ops::Range<usize>) -> Finish<'a> {
         Finish { scale: &self.scale[filters.clone()], shift: &self.shift[filters], ..self }

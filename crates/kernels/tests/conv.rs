@@ -42,7 +42,8 @@ fn check(random: &mut Random, case: usize, shape: &Conv) {
     let finish = Finish { scale: &scale, shift: &shift_by, residual, relu: case % 4 < 2 };
     let mut finished = Odd::poisoned(y.len());
     finished.copy_from_slice(&y);
-    reference::finish(shape, &finish, &mut finished);
+    let (oh, ow) = shape.output();
+    reference::finish(oh * ow, &finish, &mut finished);
     for cpu in cpus() {
         let what = format!("{shape:?}, {cpu:?}");
         let mut got = Odd::poisoned(shift + y.len());

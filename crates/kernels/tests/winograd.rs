@@ -4,6 +4,7 @@ mod common;
 
 use common::{Odd, Random, assert_same, cpus};
 use kinone_kernels::conv::winograd::{self, Tile, Winograd, reference};
+use kinone_kernels::conv::{Finish, reference::finish};
 use kinone_kernels::memory::set_poison;
 
 fn values(random: &mut Random, case: usize, len: usize) -> Odd {
@@ -28,8 +29,17 @@ fn check(random: &mut Random, case: usize, shape: &Winograd) {
     reference::forward(shape, x, w, &mut y);
     reference::input_gradient(shape, dy, w, &mut dx);
     reference::weight_gradient(shape, x, dy, &mut dw);
+    let (scale, shift_by) = (random.values(shape.o), random.values(shape.o));
+    let residual = (case % 3 != 1).then_some(dy);
+    let then = Finish { scale: &scale, shift: &shift_by, residual, relu: case % 4 < 2 };
+    let mut finished = Odd::poisoned(outputs);
+    finished.copy_from_slice(&y);
+    finish(oh * ow, &then, &mut finished);
     for cpu in cpus() {
         let what = format!("{shape:?}, {cpu:?}");
+        let mut got = Odd::poisoned(shift + outputs);
+        winograd::forward_finished(&cpu, shape, x, w, Some(then), &mut got[shift..]);
+        assert_same(&got[shift..], &finished, &format!("forward and {then:?}, {what}"));
         let mut got = Odd::poisoned(shift + outputs);
         winograd::forward(&cpu, shape, x, w, &mut got[shift..]);
         assert_same(&got[shift..], &y, &format!("forward, {what}"));

@@ -69,7 +69,8 @@ impl Planes {
 }
 
 /// All extents of one application.
-struct Geometry {
+pub(super) struct Geometry {
+    tile: Tile,
     n: usize,
     c: usize,
     o: usize,
@@ -136,7 +137,7 @@ impl Geometry {
         from_fn(|p| from_fn(|q| w[((o * self.c + c) * 3 + p) * 3 + q]))
     }
 
-    fn forward<F: Real, T: Minimal<M, N>, const M: usize, const N: usize>(
+    fn correlate<F: Real, T: Minimal<M, N>, const M: usize, const N: usize>(
         &self,
         x: &[F],
         w: &[F],
@@ -148,7 +149,7 @@ impl Geometry {
 
     /// The same of the cotangents, padded by 2 − padding, with every filter turned by half a turn; the sum is over
     /// filters.
-    fn input_gradient<F: Real, T: Minimal<M, N>, const M: usize, const N: usize>(
+    fn correlate_back<F: Real, T: Minimal<M, N>, const M: usize, const N: usize>(
         &self,
         dy: &[F],
         w: &[F],
@@ -166,7 +167,7 @@ impl Geometry {
 
     /// `dw = Gᵀ[Σ (A ȳ Aᵀ) ⊙ (Bᵀ d B)]G` over the squares (n, ti, tj) in leaves of the batch: within a leaf in that
     /// order from +0, leaves added by the tree of their index; the last transform is in the wide scalar.
-    fn weight_gradient<F: Real, T: Minimal<M, N>, const M: usize, const N: usize>(
+    fn gather<F: Real, T: Minimal<M, N>, const M: usize, const N: usize>(
         &self,
         x: &[F],
         dy: &[F],
@@ -212,6 +213,35 @@ impl Geometry {
     }
 }
 
+impl Geometry {
+    /// What the kernels call it.
+    pub(super) fn kernel(&self) -> Winograd {
+        let &Geometry { tile, n, c, o, size: input, padding, .. } = self;
+        Winograd { tile, n, c, input, o, padding }
+    }
+
+    pub(super) fn forward<F: Real>(&self, x: &[F], w: &[F], y: &mut [F]) {
+        match self.tile {
+            Tile::Two => self.correlate::<F, F2, 2, 4>(x, w, y),
+            Tile::Four => self.correlate::<F, F4, 4, 6>(x, w, y),
+        }
+    }
+
+    pub(super) fn input_gradient<F: Real>(&self, dy: &[F], w: &[F], dx: &mut [F]) {
+        match self.tile {
+            Tile::Two => self.correlate_back::<F, F2, 2, 4>(dy, w, dx),
+            Tile::Four => self.correlate_back::<F, F4, 4, 6>(dy, w, dx),
+        }
+    }
+
+    pub(super) fn weight_gradient<F: Real>(&self, x: &[F], dy: &[F], dw: &mut [F]) {
+        match self.tile {
+            Tile::Two => self.gather::<F, F2, 2, 4>(x, dy, dw),
+            Tile::Four => self.gather::<F, F4, 4, 6>(x, dy, dw),
+        }
+    }
+}
+
 impl Conv2dWinograd {
     fn geometry(&self, x: &Shape, w: &Shape) -> Result<Geometry, ShapeError> {
         let name = Self::DOC.name;
@@ -226,15 +256,10 @@ impl Conv2dWinograd {
         }
         let extent = |size, padding| Axis { size, taps: 3, stride: 1, padding, dilation: 1 }.positions(name);
         let out = (extent(h, self.padding.0)?, extent(v, self.padding.1)?);
-        Ok(Geometry { n, c, o, size: (h, v), out, padding: self.padding })
+        Ok(Geometry { tile: self.tile, n, c, o, size: (h, v), out, padding: self.padding })
     }
 
-    /// What the kernels call it.
-    fn kernel(&self, g: &Geometry) -> Winograd {
-        Winograd { tile: self.tile, n: g.n, c: g.c, input: g.size, o: g.o, padding: g.padding }
-    }
-
-    fn known(&self, x: &Shape, w: &Shape) -> Geometry {
+    pub(super) fn known(&self, x: &Shape, w: &Shape) -> Geometry {
         match self.geometry(x, w) {
             Ok(geometry) => geometry,
             Err(error) => unreachable!("shapes were checked: {error}"),
@@ -272,10 +297,7 @@ impl Operator for Conv2dWinograd {
 
     fn forward<F: Real>(&self, x: &[View<F>], y: &mut Output<F>) {
         let g = self.known(x[0].shape(), x[1].shape());
-        match self.tile {
-            Tile::Two => g.forward::<F, F2, 2, 4>(x[0].data(), x[1].data(), y.value),
-            Tile::Four => g.forward::<F, F4, 4, 6>(x[0].data(), x[1].data(), y.value),
-        }
+        g.forward(x[0].data(), x[1].data(), y.value);
         if let Some(bias) = x.get(2) {
             add_bias(bias.data(), g.out.0 * g.out.1, y.value);
         }
@@ -285,16 +307,10 @@ impl Operator for Conv2dWinograd {
         let (x, w) = (saved.input(0), saved.input(1));
         let g = self.known(x.shape(), w.shape());
         if let Some(dx) = &mut dx[0] {
-            match self.tile {
-                Tile::Two => g.input_gradient::<F, F2, 2, 4>(dy.data(), w.data(), dx),
-                Tile::Four => g.input_gradient::<F, F4, 4, 6>(dy.data(), w.data(), dx),
-            }
+            g.input_gradient(dy.data(), w.data(), dx);
         }
         if let Some(dw) = &mut dx[1] {
-            match self.tile {
-                Tile::Two => g.weight_gradient::<F, F2, 2, 4>(x.data(), dy.data(), dw),
-                Tile::Four => g.weight_gradient::<F, F4, 4, 6>(x.data(), dy.data(), dw),
-            }
+            g.weight_gradient(x.data(), dy.data(), dw);
         }
         if let Some(Some(db)) = dx.get_mut(2) {
             bias_gradient(g.n, g.out, dy.data(), db);
@@ -303,7 +319,7 @@ impl Operator for Conv2dWinograd {
 
     fn forward_fast(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>) {
         let g = self.known(x[0].shape(), x[1].shape());
-        winograd::forward(cpu, &self.kernel(&g), x[0].data(), x[1].data(), y.value);
+        winograd::forward(cpu, &g.kernel(), x[0].data(), x[1].data(), y.value);
         if let Some(bias) = x.get(2) {
             add_bias(bias.data(), g.out.0 * g.out.1, y.value);
         }
@@ -313,10 +329,10 @@ impl Operator for Conv2dWinograd {
         let (x, w) = (saved.input(0), saved.input(1));
         let g = self.known(x.shape(), w.shape());
         if let Some(dx) = &mut dx[0] {
-            winograd::input_gradient(cpu, &self.kernel(&g), dy.data(), w.data(), dx);
+            winograd::input_gradient(cpu, &g.kernel(), dy.data(), w.data(), dx);
         }
         if let Some(dw) = &mut dx[1] {
-            winograd::weight_gradient(cpu, &self.kernel(&g), x.data(), dy.data(), dw);
+            winograd::weight_gradient(cpu, &g.kernel(), x.data(), dy.data(), dw);
         }
         if let Some(Some(db)) = dx.get_mut(2) {
             conv::bias_gradient(cpu, Images { n: g.n, c: g.o, h: g.out.0, w: g.out.1 }, dy.data(), db);

@@ -69,7 +69,7 @@ pub use clamp::Clamp;
 pub use concat::Concat;
 pub use conv_transpose2d::ConvTranspose2d;
 pub use conv2d::Conv2d;
-pub use conv2d_batch_norm2d_eval::Conv2dBatchNorm2dEval;
+pub use conv2d_batch_norm2d_eval::{Conv2dBatchNorm2dEval, Convolution};
 pub use conv2d_winograd::Conv2dWinograd;
 pub use cross_entropy_with_logits::CrossEntropyWithLogits;
 pub use div::Div;

@@ -56,11 +56,10 @@ pub fn forward(conv: &Conv, x: &[f32], w: &[f32], y: &mut [f32]) {
 }
 
 /// `y[n,o,i,j] = relu(fma(y[n,o,i,j], scale[o], shift[o]) + residual[n,o,i,j])`; the residual and relu where they
-/// are wanted.
-pub fn finish(conv: &Conv, finish: &Finish, y: &mut [f32]) {
-    let (oh, ow) = conv.output();
+/// are wanted. `plane` is the number of positions (i, j).
+pub fn finish(plane: usize, finish: &Finish, y: &mut [f32]) {
     for k in 0..y.len() {
-        let o = k / (oh * ow) % conv.o;
+        let o = k / plane % finish.scale.len();
         y[k] = y[k].mul_add(finish.scale[o], finish.shift[o]);
         if let Some(residual) = finish.residual {
             y[k] += residual[k];

@@ -13,6 +13,7 @@ mod squares;
 mod vectors;
 mod weight;
 
+use super::Finish;
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use correlate::Correlation;
@@ -89,7 +90,26 @@ impl Winograd {
 /// # Panics
 /// When a slice does not have the geometry's size, or a padding is above 2.
 pub fn forward(cpu: &Cpu, conv: &Winograd, x: &[f32], w: &[f32], y: &mut [f32]) {
+    forward_finished(cpu, conv, x, w, None, y);
+}
+
+/// [`forward`], then [`Finish`], while the outputs of some tiles are at hand; the bits of [`reference::forward`] and
+/// [`finish`](super::reference::finish) one after the other.
+///
+/// # Panics
+/// As [`forward`].
+pub fn forward_finished(
+    cpu: &Cpu,
+    conv: &Winograd,
+    x: &[f32],
+    w: &[f32],
+    finish: Option<Finish>,
+    y: &mut [f32],
+) {
     conv.check(x.len(), w.len(), y.len());
+    if let Some(finish) = finish {
+        finish.check(conv.o, y.len());
+    }
     let out = conv.output();
     correlate(
         cpu,
@@ -100,6 +120,7 @@ pub fn forward(cpu: &Cpu, conv: &Winograd, x: &[f32], w: &[f32], y: &mut [f32]) 
             to: conv.planes(conv.o, out, (0, 0), out),
             x,
             filters: Filters { w, terms: conv.c, columns: conv.o, turned: false },
+            finish,
             y: SharedMut::new(y),
         },
     );
@@ -121,6 +142,7 @@ pub fn input_gradient(cpu: &Cpu, conv: &Winograd, dy: &[f32], w: &[f32], dx: &mu
             to: conv.planes(conv.c, conv.input, (0, 0), conv.input),
             x: dy,
             filters: Filters { w, terms: conv.o, columns: conv.c, turned: true },
+            finish: None,
             y: SharedMut::new(dx),
         },
     );

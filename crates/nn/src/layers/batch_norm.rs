@@ -4,7 +4,7 @@ use crate::module::Module;
 use crate::pass::Pass;
 use crate::state::{Counter, Parameter, Statistic, Visitor};
 use kinone_core::array::Array;
-use kinone_core::ops::{BatchStatistics, Conv2d, Conv2dBatchNorm2dEval};
+use kinone_core::ops::{BatchStatistics, Conv2dBatchNorm2dEval, Convolution};
 use kinone_core::shape::ShapeError;
 use kinone_core::tensor::Tensor;
 use kinone_kernels::Cpu;
@@ -75,7 +75,7 @@ impl BatchNorm2d {
         &self,
         pass: &Pass,
         (x, weight): (&Tensor, &Tensor),
-        conv: Conv2d,
+        conv: Convolution,
         residual: Option<&Tensor>,
         relu: bool,
     ) -> Result<Tensor, ShapeError> {

@@ -5,7 +5,7 @@ use crate::init::{Fan, Init};
 use crate::module::Module;
 use crate::pass::Pass;
 use crate::state::{Parameter, Visitor};
-use kinone_core::ops::{Conv2d as Operator, Conv2dWinograd};
+use kinone_core::ops::{Conv2d as Operator, Conv2dWinograd, Convolution};
 use kinone_core::shape::ShapeError;
 use kinone_core::tensor::Tensor;
 use kinone_kernels::conv::winograd::Tile;
@@ -125,9 +125,13 @@ impl Conv2d {
         residual: Option<&Tensor>,
         relu: bool,
     ) -> Result<Tensor, ShapeError> {
-        if pass.infers() && self.bias.is_none() && self.winograd(x).is_none() {
+        if pass.infers() && self.bias.is_none() {
             let weight = pass.parameter(&self.weight);
-            return norm.infer(pass, (x, &weight), self.operator.clone(), residual, relu);
+            let conv = match self.winograd(x) {
+                Some(operator) => Convolution::Winograd(operator),
+                None => Convolution::Direct(self.operator.clone()),
+            };
+            return norm.infer(pass, (x, &weight), conv, residual, relu);
         }
         let y = self.forward(pass, x)?;
         match (relu, residual) {

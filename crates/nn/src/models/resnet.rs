@@ -280,6 +280,7 @@ mod tests {
     use super::*;
     use crate::state::{State, named};
     use kinone_core::array::Array;
+    use kinone_kernels::Cpu;
 
     /// Parameters of torchvision's models with 1000 classes and three channels, as its documentation states.
     #[test]
@@ -321,6 +322,24 @@ mod tests {
             let y = model.forward(&Pass::evaluation(), &x).unwrap();
             assert_eq!(y.shape()[..], [1, 14]);
             assert!(y.data().iter().all(|logit| logit.is_finite()));
+        }
+    }
+
+    /// The fused operators of inference are those of an evaluation one after the other.
+    #[test]
+    fn inference_has_the_bits_of_one_operator_after_another() {
+        let x: Vec<f32> = (0..2 * 33 * 40).map(|k| (k * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let x = Tensor::constant(Array::new([2, 1, 33, 40], &x).unwrap());
+        for depth in [Depth::D18, Depth::D50] {
+            for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
+                let model = ResNet::computed_by(algorithm, depth, 1, 14, 1);
+                let logits = |cpu: Cpu| {
+                    let y = cpu.scope(|| model.forward(&Pass::evaluation(), &x).unwrap());
+                    y.data().iter().map(|y| y.to_bits()).collect::<Vec<_>>()
+                };
+                let cpu = Cpu::current();
+                assert_eq!(logits(cpu.clone()), logits(cpu.unfused()), "{depth}, {algorithm:?}");
+            }
         }
     }
 

@@ -8,8 +8,9 @@
 
 use super::filters::Filters;
 use super::line::{Input, Line, Minimal};
-use super::squares::{Planes, Products, Target, outputs, transform};
+use super::squares::{Destination, Planes, Products, Target, outputs, transform};
 use crate::Cpu;
+use crate::conv::Finish;
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
 use crate::product::{Panel, Rows, Sums, Tiles};
@@ -31,6 +32,8 @@ pub(super) struct Correlation<'a> {
     pub(super) to: Planes,
     pub(super) x: &'a [f32],
     pub(super) filters: Filters<'a>,
+    /// What becomes of the outputs.
+    pub(super) finish: Option<Finish<'a>>,
     pub(super) y: SharedMut<'a, f32>,
 }
 
@@ -52,6 +55,10 @@ pub(super) fn squares_panel(channels: usize) -> Panel {
 }
 
 impl Correlation<'_> {
+    fn destination(&self) -> Destination<'_> {
+        Destination { planes: &self.to, y: self.y, finish: self.finish }
+    }
+
     pub(super) fn run<A: Minimal<M, N>, const M: usize, const N: usize>(&self, cpu: &Cpu)
     where
         (Input, A): Line<N, N>,
@@ -161,12 +168,8 @@ impl Correlation<'_> {
                             }
                             let products =
                                 Products { data: &products, element: each, stride: panel.width, first };
-                            outputs::<A, M, N>(
-                                cpu,
-                                &products,
-                                (rows, panel.columns.clone()),
-                                (&self.to, self.y),
-                            );
+                            let some = (rows, panel.columns.clone());
+                            outputs::<A, M, N>(cpu, &products, some, &self.destination());
                         }
                     }
                 }
@@ -257,6 +260,6 @@ impl Block {
         let stride = padded(self.width);
         let products =
             Products { data: &self.products, element: apart(self.tiles * stride), stride, first: rows.start };
-        outputs::<A, M, N>(cpu, &products, (rows, channels), (&of.to, of.y));
+        outputs::<A, M, N>(cpu, &products, (rows, channels), &of.destination());
     }
 }

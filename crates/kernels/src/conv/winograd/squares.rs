@@ -4,6 +4,7 @@
 use super::line::{Line, Minimal};
 use super::vectors::{Body, Register, dispatch};
 use crate::Cpu;
+use crate::conv::Finish;
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
 use crate::product::lanes::{Lanes, prefetch, prefetch_to_write};
@@ -223,13 +224,35 @@ pub(super) struct Products<'a> {
     pub(super) first: usize,
 }
 
-/// Writes the outputs of some rows of tiles and some channels to `y`.
+/// Where outputs go.
+#[derive(Clone, Copy)]
+pub(super) struct Destination<'a> {
+    pub(super) planes: &'a Planes,
+    pub(super) y: SharedMut<'a, f32>,
+    pub(super) finish: Option<Finish<'a>>,
+}
+
+impl Destination<'_> {
+    /// Finishes some outputs of one channel.
+    ///
+    /// # Safety
+    /// They are written, and no other thread touches them meanwhile.
+    unsafe fn finish(&self, cpu: &Cpu, finish: &Finish, channel: usize, outputs: Range<usize>) {
+        let residual = finish.residual.map(|residual| &residual[outputs.clone()]);
+        // SAFETY: inside the slice, as `pointer` finds; the rest is the caller's promise.
+        let y = unsafe { std::slice::from_raw_parts_mut(self.y.pointer(outputs.clone()), outputs.len()) };
+        finish.line(cpu, channel, residual, y);
+    }
+}
+
+/// Writes the outputs of some rows of tiles and some channels.
 pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
     cpu: &Cpu,
     products: &Products,
     (rows, channels): (Range<usize>, Range<usize>),
-    (planes, y): (&Planes, SharedMut<f32>),
+    destination: &Destination,
 ) {
+    let Destination { planes, y, finish } = *destination;
     let ((height, width), across) = (planes.size, planes.tiles.1);
     let deepest = rows.len().min(planes.tiles.0);
     let mut staged = Buffer::take(deepest * M * width * CHUNK);
@@ -257,6 +280,13 @@ pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
             // SAFETY: both sides were measured; other calls write other rows or channels.
             unsafe {
                 transpose_to(cpu, (positions, lanes), (staged.as_ptr(), CHUNK), (to, plane));
+            }
+            if let Some(finish) = &finish {
+                for lane in 0..lanes {
+                    let start = start + lane * plane;
+                    // SAFETY: as above.
+                    unsafe { destination.finish(cpu, finish, chunk + lane, start..start + positions) };
+                }
             }
         }
     }
