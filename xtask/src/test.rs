@@ -74,7 +74,6 @@ fn onnx() -> Result<(), String> {
     run(&mut cargo(&[
         "run",
         "--quiet",
-        "--release",
         "--package",
         "kinone-onnx",
         "--example",
