@@ -7,7 +7,7 @@ use crate::layers::{
 };
 use crate::module::Module;
 use crate::pass::Pass;
-use crate::state::Visitor;
+use crate::state::{Visitor, parameters};
 use kinone_core::shape::ShapeError;
 use kinone_core::tensor::Tensor;
 use std::fmt;
@@ -138,6 +138,19 @@ impl ResNet {
             fc: Linear::new(&init.at("fc"), inputs, classes),
             recomputing: false,
         }
+    }
+
+    /// The same network, the last scale γ of every residual branch 0, so that at first each block passes on its shortcut
+    /// alone: what torchvision calls `zero_init_residual` (Goyal et al., "Accurate, Large Minibatch SGD", 2017,
+    /// section 5.1).
+    pub fn zero_residuals(self) -> ResNet {
+        let parameters = parameters(&self);
+        let has = |name: &str| parameters.iter().any(|(found, _)| found.ends_with(name));
+        let last = if has(".bn3.weight") { ".bn3.weight" } else { ".bn2.weight" };
+        for (_, gamma) in parameters.iter().filter(|(name, _)| name.ends_with(last)) {
+            gamma.modify(|gamma| gamma.fill(0.0));
+        }
+        self
     }
 
     /// The same network with less memory in training: what the first convolution and, in each block, normalizations
@@ -293,6 +306,23 @@ mod tests {
                 State::Statistic(_) | State::Counter(_) => 0,
             };
             assert_eq!(named(&model).into_iter().map(size).sum::<usize>(), published, "{depth}");
+        }
+    }
+
+    #[test]
+    fn zero_residuals_leave_the_branches_alone_but_for_their_last_scale() {
+        for (depth, last, blocks) in [(Depth::D18, "bn2.weight", 8), (Depth::D50, "bn3.weight", 16)] {
+            let (plain, zero) = (ResNet::new(depth, 1, 14, 1), ResNet::new(depth, 1, 14, 1).zero_residuals());
+            let mut changed = 0;
+            for ((name, plain), (_, zero)) in parameters(&plain).into_iter().zip(parameters(&zero)) {
+                if name.starts_with("layer") && name.ends_with(last) {
+                    assert!(zero.tensor().data().iter().all(|gamma| *gamma == 0.0), "{name}");
+                    changed += 1;
+                } else {
+                    assert_eq!(plain.tensor().data(), zero.tensor().data(), "{name}");
+                }
+            }
+            assert_eq!(changed, blocks);
         }
     }
 
