@@ -34,15 +34,12 @@ fn shown(difference: &Difference) -> String {
     Difference { setting: setting.clone(), from: with_number(from), to: with_number(to) }.to_string()
 }
 
-/// Exit code 0 where the runs are equal, 1 where they part.
+/// Exit code 0 where the runs are equal, 1 where they part, 4 where a chain is broken.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     for path in [&arguments.first, &arguments.second] {
         RunDirectory::open(path)?;
     }
     let comparison = compare(&arguments.first, &arguments.second).map_err(Failure::model)?;
-    for remark in &comparison.remarks {
-        out(format_args!("{remark}"))?;
-    }
     let list = |all: &[Difference]| all.iter().map(shown).collect::<Vec<_>>().join(", ");
     if !comparison.header.is_empty() {
         out(format_args!("the headers differ: {}", list(&comparison.header)))?;
@@ -81,7 +78,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
         }
     }
-    let is_equal =
-        comparison.parting.is_none() && comparison.header.is_empty() && comparison.remarks.is_empty();
+    if !comparison.remarks.is_empty() {
+        let why = comparison.remarks.join("; ");
+        return Err(Failure::model(format_args!(
+            "a chain ends where it is broken, and so does the comparison: {why}"
+        )));
+    }
+    let is_equal = comparison.parting.is_none() && comparison.header.is_empty();
     Ok(if is_equal { ExitCode::SUCCESS } else { ExitCode::from(PARTIAL) })
 }

@@ -14,7 +14,7 @@ use kinone_onnx::graph::Model;
 use kinone_onnx::{Replay, Run, Trace, export, manifest};
 use kinone_runs::directory::RunDirectory;
 use kinone_runs::weights::Header;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Debug, clap::Args)]
@@ -35,10 +35,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     for folder in [Some(kinone_files::folder_of(&arguments.output_filename)), arguments.replay_dir.as_deref()]
     {
-        folder.map_or(Ok(()), kinone_files::refuse_unusable).map_err(Failure::usage)?;
+        folder.map_or(Ok(()), kinone_files::refuse_unusable).map_err(Failure::place)?;
     }
-    kinone_files::refuse_folder(&arguments.output_filename).map_err(Failure::usage)?;
+    kinone_files::refuse_folder(&arguments.output_filename).map_err(Failure::place)?;
     let (run, config) = RunDirectory::open(&arguments.run_dir)?;
+    refuse_files_of(&run, &arguments.output_filename)?;
     let (model, header) = best::load(&run, &config)?;
     let exported = traced(&model, &header)?;
     exported.write(&arguments.output_filename)?;
@@ -56,6 +57,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         out(format_args!("{}: the model with inputs and outputs", folder.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What lies in a run directory is its record; a model may lie beside it, as `.onnx`.
+fn refuse_files_of(run: &RunDirectory, output: &Path) -> Result<(), Failure> {
+    let folder = kinone_files::folder_of(output).canonicalize();
+    let is_inside =
+        folder.is_ok_and(|folder| run.path().canonicalize().is_ok_and(|run| folder.starts_with(run)));
+    if is_inside && output.extension().is_none_or(|extension| extension != "onnx") {
+        return Err(Failure::usage(format_args!(
+            "{} lies in the run directory, whose files are the run's record: name it .onnx, or a file elsewhere",
+            output.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Numbers like those of prepared images.

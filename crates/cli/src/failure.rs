@@ -58,6 +58,11 @@ impl Failure {
         Failure { message: error.to_string(), code: DISK }
     }
 
+    /// Nothing can be written at a place that was named: the disk's fault where it is read-only, the command's otherwise.
+    pub(crate) fn place(error: FileError) -> Failure {
+        Failure { message: error.to_string(), code: place(&error) }
+    }
+
     /// Anything without a code of its own: exit code 1.
     pub fn new(error: impl fmt::Display) -> Failure {
         Failure { message: error.to_string(), code: PARTIAL }
@@ -142,11 +147,10 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
         return match error {
             RunError::File(error) => code(error),
             RunError::Lock(error) => code(error),
-            RunError::Occupied(_)
-            | RunError::Foreign(_)
-            | RunError::Place(_)
-            | RunError::NotARun(_)
-            | RunError::Config { .. } => USAGE,
+            RunError::Place(error) => place(error),
+            RunError::Occupied(_) | RunError::Foreign(_) | RunError::NotARun(_) | RunError::Config { .. } => {
+                USAGE
+            }
             RunError::Contract { .. } => MODEL,
         };
     }
@@ -184,6 +188,10 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
         return if let WeightsError::File(error) = error { model_file(error) } else { MODEL };
     }
     if error.is::<FileError>() { DISK } else { PARTIAL }
+}
+
+fn place(error: &FileError) -> u8 {
+    if error.source.kind() == std::io::ErrorKind::ReadOnlyFilesystem { DISK } else { USAGE }
 }
 
 /// What cannot be read is no good file of its kind; what cannot be written is the disk's fault.

@@ -76,9 +76,13 @@ pub fn main() -> ExitCode {
         Err(error) => match wrong_usage(&error) {
             Some(failure) => return failure.report(),
             None => {
-                // A closed pipe must not turn help into a panic.
-                let _ = error.print();
-                return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+                let code = if error.use_stderr() { 2 } else { 0 };
+                return match error.print() {
+                    Ok(()) => ExitCode::from(code),
+                    // Who closed the pipe has read enough.
+                    Err(source) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::from(code),
+                    Err(source) => Failure::disk(format_args!("cannot write the help: {source}")).report(),
+                };
             }
         },
     };

@@ -52,9 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let (count, all) = (bad.len(), arguments.image_path.len());
     if arguments.json {
-        if count == 0 || !alone {
-            out_json(&objects)?;
-        }
+        out_json(&objects)?;
     } else if count < all {
         let note = "Not a diagnosis: probabilities of a model, calibrated on nothing but its training.";
         out(format_args!("{note}"))?;

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    kinone_files::refuse_unusable(&arguments.out_dir).map_err(Failure::usage)?;
+    kinone_files::refuse_unusable(&arguments.out_dir).map_err(Failure::place)?;
     let source = Synth::new(arguments.seed, arguments.images, arguments.size).map_err(Failure::usage)?;
     write_nih_directory(&arguments.out_dir, &source, prepare::SPLIT_SEED, &Cpu::current(), &|_, _| {})?;
     out(format_args!(

@@ -9,8 +9,9 @@ use crate::signals::Signals;
 use crate::values::{place, whole};
 use kinone_kernels::Cpu;
 use kinone_runs::config::Config;
-use kinone_runs::directory::RunDirectory;
+use kinone_runs::directory::{RunDirectory, RunError};
 use kinone_runs::lock::Lock;
+use kinone_runs::weights;
 use kinone_train::Saving;
 use kinone_train::course::Plan;
 use kinone_train::fit::{End, Outcome, Start, fit};
@@ -91,16 +92,22 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         ));
     }
     let config = settings.resolve()?;
-    let path = arguments.run_dir.unwrap_or_else(|| RunDirectory::fresh_path(Path::new("runs")));
+    let parent = Path::new("runs");
     // What could fail is tried before a directory is made, what takes long after what does not.
-    RunDirectory::refuse_occupied(&path)?;
+    match &arguments.run_dir {
+        Some(path) => RunDirectory::refuse_occupied(path)?,
+        None => kinone_files::refuse_unusable(parent).map_err(RunError::Place)?,
+    }
     prepare::model(&config)?;
     let cpu = Cpu::current();
     let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
     let plan = Plan::new(&config, &data)?;
     room::fits(&plan)?;
-    let is_new = !path.exists();
-    let (run, _lock) = RunDirectory::create(&path, &config)?;
+    let is_new = arguments.run_dir.as_ref().is_none_or(|path| !path.exists());
+    let (run, _lock) = match &arguments.run_dir {
+        Some(path) => RunDirectory::create(path, &config)?,
+        None => RunDirectory::create_fresh(parent, &config)?,
+    };
     let lines = introduction(&config, &data, &cpu, run.path());
     let ended = go(&plan, Start::Fresh, &run, saving, arguments.json, lines);
     if ended.is_err() && !run.has_begun() {
@@ -156,9 +163,7 @@ fn go_on(
     let config = settings.over(Settings::of(base)).resolve()?;
     let changes = left.changes(&config, overriding)?;
     let mut remarks = left.newest.as_ref().map_or(Vec::new(), |newest| newest.remarks.clone());
-    if let Some(newest) =
-        left.newest.as_ref().filter(|_| left.is_finished(&config) && run.summary_file().is_file())
-    {
+    if let Some(newest) = left.newest.as_ref().filter(|_| left.is_finished(&config) && has_its_results(run)) {
         let header = &newest.checkpoint.header;
         if !changes.is_empty() {
             let epochs = header.progress.epoch - 1;
@@ -208,6 +213,12 @@ fn go_on(
         }
     };
     go(&plan, start, run, saving, json, lines)
+}
+
+/// Whether what a run leaves at its end is there and sound; otherwise it is made again from the checkpoints.
+fn has_its_results(run: &RunDirectory) -> bool {
+    run.summary_file().is_file()
+        && [run.best_weights(), run.last_weights()].iter().all(|path| weights::load(path).is_ok())
 }
 
 /// Trains, and says what came of it.

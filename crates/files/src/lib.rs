@@ -9,12 +9,12 @@ mod journal;
 pub use journal::Journal;
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Why a file could not be read or written: which, and what the system said.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {source}", path.display())]
+#[error("cannot {action} {}: {source}{}", path.display(), hint(source))]
 pub struct FileError {
     /// What was tried: "write", "read".
     pub action: &'static str,
@@ -22,6 +22,17 @@ pub struct FileError {
     pub path: PathBuf,
     /// What the system said.
     pub source: io::Error,
+}
+
+/// What to do, where the system says nothing of it.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        _ if source.raw_os_error().is_none() => "",
+        io::ErrorKind::NotFound => "; check the path, or restore the file from a copy",
+        io::ErrorKind::PermissionDenied => "; check the permissions",
+        io::ErrorKind::ReadOnlyFilesystem => "; name a place that can be written",
+        _ => "",
+    }
 }
 
 impl FileError {
@@ -204,6 +215,47 @@ pub fn read_named(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
 }
 
 fn open_and_read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_at_most(open_regular(path)?, limit)
+}
+
+/// The lines of a regular file, one at a time: of a file that claims to be huge no more is in memory than a line.
+#[derive(Debug)]
+pub struct Lines {
+    reader: io::BufReader<File>,
+    path: PathBuf,
+}
+
+/// The most bytes of a line.
+const LONGEST_LINE: u64 = 64 << 20;
+
+impl Lines {
+    /// Opens a file. A link is not followed; a pipe, a device or a folder is refused.
+    ///
+    /// # Errors
+    /// The system refused, or the path is something else.
+    pub fn of(path: &Path) -> Result<Lines, FileError> {
+        let file = open_regular(path).map_err(|source| FileError::new("read", path, source))?;
+        Ok(Lines { reader: io::BufReader::new(file), path: path.to_owned() })
+    }
+
+    /// The next line with its end, if it has one; `None` after the last.
+    ///
+    /// # Errors
+    /// The system refused, or the line is longer than 64 MiB.
+    pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, FileError> {
+        let mut line = Vec::new();
+        let read = Read::by_ref(&mut self.reader).take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
+        read.map_err(|source| FileError::new("read", &self.path, source))?;
+        if line.len() as u64 > LONGEST_LINE {
+            let what = format!("a line of more than {LONGEST_LINE} bytes: the file is damaged");
+            let source = io::Error::new(io::ErrorKind::FileTooLarge, what);
+            return Err(FileError::new("read", &self.path, source));
+        }
+        Ok(if line.is_empty() { None } else { Some(line) })
+    }
+}
+
+fn open_regular(path: &Path) -> io::Result<File> {
     let other = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
     if std::fs::symlink_metadata(path)?.is_symlink() {
         return Err(other("a symbolic link, which is not followed"));
@@ -221,7 +273,7 @@ fn open_and_read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if !meta.is_file() {
         return Err(other("not a regular file"));
     }
-    read_at_most(file, limit)
+    Ok(file)
 }
 
 /// Says why no folder can be made at `path`, or nothing written in the one that is there; creates nothing.
@@ -262,7 +314,8 @@ pub fn refuse_unusable(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Says, before any work, why no file can be written at `path`: its folder is missing, or it is a folder itself.
+/// Says, before any work, why no file can be written at `path`: its folder is missing, or something that is no regular
+/// file is there, which the new one would replace.
 ///
 /// # Errors
 /// It is so.
@@ -271,6 +324,9 @@ pub fn refuse_folder(path: &Path) -> Result<(), FileError> {
     match path {
         _ if path.is_dir() => wrong(io::ErrorKind::IsADirectory, "a folder; name a file"),
         _ if !folder_of(path).is_dir() => wrong(io::ErrorKind::NotFound, "no such folder; make it first"),
+        _ if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) => {
+            wrong(io::ErrorKind::AlreadyExists, "a link, a device or a pipe is there; name a file")
+        }
         _ => Ok(()),
     }
 }
@@ -368,5 +424,22 @@ mod tests {
         assert!(made.success());
         assert!(read_regular(&path("pipe"), 5).unwrap_err().to_string().contains("regular"));
         assert!(read_named(&path("pipe"), 5).unwrap_err().to_string().contains("regular"));
+    }
+
+    #[test]
+    fn lines_are_read_one_by_one_and_none_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        write(&path, b"one\n\nthree").unwrap();
+        let mut lines = Lines::of(&path).unwrap();
+        for line in [&b"one\n"[..], b"\n", b"three"] {
+            assert_eq!(lines.next_line().unwrap().as_deref(), Some(line));
+        }
+        assert_eq!(lines.next_line().unwrap(), None);
+        File::options().write(true).open(&path).unwrap().set_len(LONGEST_LINE + 9).unwrap();
+        let mut lines = Lines::of(&path).unwrap();
+        let read = |lines: &mut Lines| lines.next_line().map(|line| line.map(|line| line.len()));
+        assert_eq!((read(&mut lines).unwrap(), read(&mut lines).unwrap()), (Some(4), Some(1)));
+        assert!(lines.next_line().unwrap_err().to_string().contains("damaged"));
     }
 }

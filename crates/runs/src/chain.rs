@@ -192,12 +192,13 @@ pub struct Read {
 /// # Errors
 /// The file cannot be read.
 pub fn read(path: &Path) -> Result<Read, FileError> {
-    let bytes = files::read_regular(path, 64 << 30)?;
+    let mut lines = files::Lines::of(path)?;
     let mut read = Read { links: Vec::new(), broken: None };
     let (mut prev, mut start) = (NOTHING.to_owned(), 0);
-    for (number, text) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+    for number in 0.. {
+        let Some(text) = lines.next_line()? else { break };
         let end = start + text.len() as u64;
-        match parse(text, &prev, read.links.last()) {
+        match parse(&text, &prev, read.links.last()) {
             Ok((body, hash)) => {
                 prev.clone_from(&hash);
                 read.links.push(Link { body, hash, end });

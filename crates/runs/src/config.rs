@@ -294,8 +294,8 @@ impl Config {
             (
                 "lr",
                 positive(f64::from(self.lr as f32)),
-                self.lr.to_string(),
-                "the learning rate must be a number above 0",
+                shown(self.lr),
+                "the learning rate must be a number above 0 and below 3.4e38 in single precision",
             ),
             (
                 "momentum",
@@ -305,9 +305,9 @@ impl Config {
             ),
             (
                 "weight-decay",
-                not_negative(self.weight_decay),
-                self.weight_decay.to_string(),
-                "the weight decay must be a number, at least 0",
+                not_negative(f64::from(self.weight_decay as f32)),
+                shown(self.weight_decay),
+                "the weight decay must be a number, at least 0 and below 3.4e38",
             ),
             (
                 "clip-norm",
@@ -335,9 +335,9 @@ impl Config {
             ),
             (
                 "images",
-                images.is_none_or(|images| images >= 100),
+                images.is_none_or(|images| (100..=1_000_000).contains(&images)),
                 images.unwrap_or_default().to_string(),
-                "the built-in set needs at least 100 images",
+                "the built-in set may have 100 to 1000000 images",
             ),
         ];
         for (field, holds, found, expected) in checks {
@@ -347,6 +347,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A number in few digits, however large or small.
+fn shown(x: f64) -> String {
+    if x == 0.0 || (1e-6..1e9).contains(&x.abs()) { x.to_string() } else { format!("{x:e}") }
 }
 
 #[cfg(test)]

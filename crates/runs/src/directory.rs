@@ -165,16 +165,29 @@ impl RunDirectory {
         if is_as_good_as_empty(path) { Ok(()) } else { Err(RunError::Foreign(path.to_owned())) }
     }
 
-    /// `parent/YYYYMMDD_HHMMSS` by the local clock, with `_2`, `_3`, … where that is taken.
-    pub fn fresh_path(parent: &Path) -> PathBuf {
+    /// Makes the directory of a new run as [`RunDirectory::create`] does: `parent/YYYYMMDD_HHMMSS` by the local clock,
+    /// with `_2`, `_3`, … where that is taken, also by a run that begins at the same moment.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn create_fresh(parent: &Path, config: &Config) -> Result<(RunDirectory, Lock), RunError> {
         let name = now();
-        let mut path = parent.join(&name);
-        let mut count = 2;
-        while path.exists() {
-            path = parent.join(format!("{name}_{count}"));
-            count += 1;
+        files::make_folder(parent)?;
+        let names = (1..).map(|count| if count == 1 { name.clone() } else { format!("{name}_{count}") });
+        for path in names.map(|name| parent.join(name)) {
+            // Of those who try at once, one makes it.
+            match std::fs::create_dir(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(FileError::new("create the folder", &path, error).into()),
+            }
+            let made = RunDirectory::create(&path, config);
+            if made.is_err() {
+                RunDirectory(path).abandon(true);
+            }
+            return made;
         }
-        path
+        unreachable!("names without end")
     }
 
     /// Opens the directory of a run that was made before.

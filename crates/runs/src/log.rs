@@ -1,9 +1,14 @@
 //! The log: one JSON object a line, appended as things happen.
 
+use crate::chain::StepLink;
 use kinone_files::{FileError, Journal};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// The most bytes of a log: sixteen million steps.
+const LARGEST: u64 = 4 << 30;
 
 /// A file of JSON lines.
 #[derive(Debug)]
@@ -63,7 +68,7 @@ pub fn cut(path: &Path, step: u64, epochs: u32) -> Result<(), FileError> {
     if !path.exists() {
         return Ok(());
     }
-    let bytes = kinone_files::read_regular(path, 64 << 30)?;
+    let bytes = kinone_files::read_regular(path, LARGEST)?;
     let mut end = 0;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let event: Option<serde_json::Value> =
@@ -86,6 +91,54 @@ pub fn cut(path: &Path, step: u64, epochs: u32) -> Result<(), FileError> {
     file.map_err(|source| FileError::new("cut", path, source))
 }
 
+/// Writes a log anew where it lacks rows of the steps of `links`, the first steps of a run, or has damaged ones: what is
+/// missing is made from the links, without its times. How many rows were made so.
+///
+/// # Errors
+/// The system refused.
+pub fn mend(path: &Path, links: &[&StepLink]) -> Result<usize, FileError> {
+    let agrees = |rows: Vec<Row>| {
+        rows.len() >= links.len() && rows.iter().zip(links).all(|(row, link)| row.is_of(link))
+    };
+    if rows(path).is_ok_and(agrees) {
+        return Ok(0);
+    }
+    let bytes = match kinone_files::read_regular(path, LARGEST) {
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        bytes => bytes?,
+    };
+    let (mut start, mut steps, mut ends) = (None, BTreeMap::new(), BTreeMap::new());
+    for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+        let Ok(event) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
+        match event["event"].as_str() {
+            Some("start") => start = start.or(Some(line)),
+            Some("epoch") => {
+                ends.entry(event["epoch"].as_u64()).or_insert(line);
+            }
+            Some("step") => {
+                let Ok(row) = serde_json::from_value::<Row>(event) else { continue };
+                if links.iter().any(|link| row.is_of(link)) {
+                    steps.entry(row.step).or_insert(line);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut text = start.unwrap_or_default().to_vec();
+    for (k, link) in links.iter().enumerate() {
+        match steps.get(&link.step) {
+            Some(line) => text.extend_from_slice(line),
+            None => text.extend(format!("{}\n", Row::of(link)?.json()).into_bytes()),
+        }
+        let is_last = links.get(k + 1).is_none_or(|next| next.epoch > link.epoch);
+        if let Some(line) = ends.get(&Some(u64::from(link.epoch))).filter(|_| is_last) {
+            text.extend_from_slice(line);
+        }
+    }
+    kinone_files::write(path, &text)?;
+    Ok(links.len() - steps.len())
+}
+
 /// A step as the log has it.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Row {
@@ -101,12 +154,45 @@ pub struct Row {
     pub lr: f32,
 }
 
+impl Row {
+    /// Whether it says what the link says.
+    fn is_of(&self, link: &StepLink) -> bool {
+        let bits = (
+            format!("{:08x}", self.lr.to_bits()),
+            format!("{:08x}", self.loss.to_bits()),
+            format!("{:016x}", self.gradient_norm.to_bits()),
+        );
+        (self.step, self.epoch) == (link.step, link.epoch)
+            && bits == (link.lr.clone(), link.loss.clone(), link.gradient_norm.clone())
+    }
+
+    /// What the link says.
+    fn of(link: &StepLink) -> Result<Row, FileError> {
+        let wrong = || {
+            let source = std::io::Error::other(format!("the link of step {} has no bits", link.step));
+            FileError::new("read", Path::new("chain.jsonl"), source)
+        };
+        let single = |bits: &str| u32::from_str_radix(bits, 16).map(f32::from_bits).map_err(|_| wrong());
+        let double = |bits: &str| u64::from_str_radix(bits, 16).map(f64::from_bits).map_err(|_| wrong());
+        let (epoch, step) = (link.epoch, link.step);
+        let gradient_norm = double(&link.gradient_norm)?;
+        Ok(Row { epoch, step, loss: single(&link.loss)?, gradient_norm, lr: single(&link.lr)? })
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "event": "step", "epoch": self.epoch, "step": self.step, "loss": self.loss,
+            "gradient_norm": self.gradient_norm, "lr": self.lr, "from": "chain.jsonl",
+        })
+    }
+}
+
 /// The steps of a log. Events of other kinds are passed over, and a last line that was not finished.
 ///
 /// # Errors
 /// The file cannot be read, or a line is no event: which, and why.
 pub fn rows(path: &Path) -> Result<Vec<Row>, String> {
-    let bytes = kinone_files::read_regular(path, 64 << 30).map_err(|error| error.to_string())?;
+    let bytes = kinone_files::read_regular(path, LARGEST).map_err(|error| error.to_string())?;
     let mut rows = Vec::new();
     for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let wrong = |reason: String| format!("{}, line {}: {reason}", path.display(), number + 1);
@@ -128,7 +214,7 @@ pub fn rows(path: &Path) -> Result<Vec<Row>, String> {
 
 /// The seconds that the last row of a log states; 0 where none does.
 pub fn seconds(path: &Path) -> f64 {
-    let bytes = kinone_files::read_regular(path, 64 << 30).unwrap_or_default();
+    let bytes = kinone_files::read_regular(path, LARGEST).unwrap_or_default();
     let seconds = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).ok()?["seconds"].as_f64();
     bytes.rsplit(|byte| *byte == b'\n').find_map(seconds).unwrap_or_default()
 }
@@ -240,5 +326,49 @@ mod tests {
         std::fs::write(&path, lines[..2].concat() + torn).unwrap();
         cut(&path, 3, 1).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), lines[..2].concat());
+    }
+
+    #[test]
+    fn missing_and_damaged_rows_are_made_from_the_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let row = |step: u64| Row {
+            epoch: 1 + (step > 2) as u32,
+            step,
+            loss: 0.1 * step as f32,
+            gradient_norm: 1.0 / 3.0,
+            lr: 1e-3,
+        };
+        let link = |row: Row| StepLink {
+            step: row.step,
+            epoch: row.epoch,
+            samples: Vec::new(),
+            lr: format!("{:08x}", row.lr.to_bits()),
+            loss: format!("{:08x}", row.loss.to_bits()),
+            gradient_norm: format!("{:016x}", row.gradient_norm.to_bits()),
+            state: None,
+        };
+        let links: Vec<StepLink> = (1..=4).map(|step| link(row(step))).collect();
+        let links: Vec<&StepLink> = links.iter().collect();
+        let logged = |step: u64| format!("{}\n", row(step).json());
+        let (start, end) = ("{\"event\":\"start\"}\n", "{\"event\":\"epoch\",\"epoch\":1}\n");
+        let whole = [start, &logged(1), &logged(2), end, &logged(3), &logged(4)].concat();
+        for (text, made) in [
+            (whole.clone(), 0),
+            (whole.clone() + "{\"event\":\"end\"}\n", 0),
+            (whole.replace(&logged(2), ""), 1),
+            (whole.replace(&logged(3), "garbage\n"), 1),
+            (whole.clone() + &logged(4), 0),
+            (whole.replace("0.33", "0.34"), 4),
+            (whole[..whole.len() - 3].to_owned(), 1),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            assert_eq!(mend(&path, &links).unwrap(), made, "{text}");
+            assert!(rows(&path).unwrap().iter().zip(&links).all(|(row, link)| row.is_of(link)), "{text}");
+            assert!(std::fs::read_to_string(&path).unwrap().starts_with(&whole), "{text}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(mend(&path, &links).unwrap(), 4);
+        assert_eq!(rows(&path).unwrap(), (1..=4).map(row).collect::<Vec<_>>());
     }
 }

@@ -6,6 +6,7 @@
 
 use kinone_files::{self as files, FileError};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// One array that an operator made.
@@ -21,6 +22,14 @@ pub struct Entry {
     pub part: usize,
     /// The hash of the numbers ([`crate::hash::numbers`]).
     pub sha256: String,
+}
+
+impl Entry {
+    /// Whether both say what was made by the same operator at the same place.
+    fn has_the_name_of(&self, other: &Entry) -> bool {
+        let name = |entry: &Entry| (entry.phase.clone(), entry.operator.clone(), entry.part);
+        name(self) == name(other) && self.with == other.with
+    }
 }
 
 impl std::fmt::Display for Entry {
@@ -87,7 +96,20 @@ pub fn prune(run: &Path, is_wanted: impl Fn(u64) -> bool) {
 }
 
 /// Where two transcripts of one step part: the first entry of either that is not the other's.
+///
+/// A fused operator stands for several and has another name, but all that it makes one of them makes too. So where the
+/// names differ, each entry of the shorter transcript is looked for in the longer by its hash.
 pub fn parting<'a>(a: &'a [Entry], b: &'a [Entry]) -> Option<(Option<&'a Entry>, Option<&'a Entry>)> {
+    if a.len() != b.len() && a.iter().zip(b).any(|(a, b)| !a.has_the_name_of(b)) {
+        let absent = |few: &'a [Entry], many: &[Entry]| {
+            let made: HashSet<&str> = many.iter().map(|entry| entry.sha256.as_str()).collect();
+            few.iter().find(|entry| !made.contains(entry.sha256.as_str()))
+        };
+        return match a.len() < b.len() {
+            true => absent(a, b).map(|entry| (Some(entry), None)),
+            false => absent(b, a).map(|entry| (None, Some(entry))),
+        };
+    }
     let length = a.len().max(b.len());
     (0..length).map(|k| (a.get(k), b.get(k))).find(|(a, b)| a != b)
 }
@@ -115,6 +137,11 @@ mod tests {
         assert_eq!(parting(&a, &a), None);
         assert_eq!(parting(&a, &b), Some((a.get(1), b.get(1))));
         assert_eq!(parting(&a, &a[..1]), Some((a.get(1), None)));
+        // conv2d and relu at once, and one after the other.
+        let (fused, other) = (vec![entry("conv2d_relu", "2")], vec![entry("conv2d_relu", "4")]);
+        assert_eq!((parting(&fused, &a), parting(&a, &fused)), (None, None));
+        assert_eq!(parting(&other, &a), Some((other.first(), None)));
+        assert_eq!(parting(&a, &other), Some((None, other.first())));
         prune(folder.path(), |step| step == 2);
         assert_eq!((read(folder.path(), 1), read(folder.path(), 2)), (None, Some(b)));
     }

@@ -12,7 +12,7 @@ use kinone_files::FileError;
 use kinone_kernels::Cpu;
 use kinone_nn::state::{Dictionary, Value};
 use kinone_runs::CONTRACT;
-use kinone_runs::chain::{Body, Chain, Header, Override};
+use kinone_runs::chain::{Body, Chain, Header, Link, Override, StepLink};
 use kinone_runs::checkpoint::Checkpoint;
 use kinone_runs::config::Difference;
 use kinone_runs::control::{Doing, Pulse};
@@ -136,7 +136,8 @@ impl<'a> Record<'a> {
         enough_space(run, course, 1, 1)?;
         let header = &newest.checkpoint.header;
         let step = header.progress.step;
-        let (mut chain, _) = Chain::resume(&run.chain_file(), step, &header.link)?;
+        let (mut chain, links) = Chain::resume(&run.chain_file(), step, &header.link)?;
+        let alarms = mended(run, index, &links)?;
         log::cut(&run.log_file(), step, header.progress.epoch - 1)?;
         let store = run.store();
         store.discard_after(step);
@@ -161,7 +162,7 @@ impl<'a> Record<'a> {
             saved_best: header.progress.best.as_ref().map(|best| best.step),
             transcribes: true,
             unwritten_best: None,
-            alarms: Vec::new(),
+            alarms,
             begun: Instant::now(),
             before: log::seconds(&run.log_file()),
         };
@@ -382,4 +383,26 @@ fn enough_space(run: &RunDirectory, course: &Course, count: u64, files: u64) -> 
         }
         _ => Ok(()),
     }
+}
+
+/// Makes again what is missing or damaged of a run's log and index, from its chain and its data; what was made.
+fn mended(run: &RunDirectory, index: &Index, links: &[Link]) -> Result<Vec<String>, FitError> {
+    let mut remarks = Vec::new();
+    let steps: Vec<&StepLink> = links
+        .iter()
+        .filter_map(|link| if let Body::Step(step) = &link.body { Some(step) } else { None })
+        .collect();
+    let rows = log::mend(&run.log_file(), &steps)?;
+    if rows > 0 {
+        let file = run.log_file();
+        remarks.push(format!("{}: {rows} rows of steps were missing; made from the chain", file.display()));
+    }
+    let file = run.index_file();
+    let is_sound = kinone_files::read_regular(&file, 64 << 30)
+        .is_ok_and(|text| kinone_runs::hash::bytes(&text) == index.sha256);
+    if !is_sound {
+        index.write(&file)?;
+        remarks.push(format!("{} was missing or damaged; made from the data", file.display()));
+    }
+    Ok(remarks)
 }

@@ -34,10 +34,16 @@ pub enum ResumeError {
     Changed(Vec<Difference>),
     /// Settings were to change that a run under way cannot change.
     #[error(
-        "a run that was begun cannot change these: {}; leave them as they were, or start another run, with \
-         --load-checkpoint where its weights are to begin as this one's are", listed(.0)
+        "a run that was begun cannot change these: {}{}; leave them as they were, or start another run, with \
+         --load-checkpoint where its weights are to begin as this one's are", of_the_data(.0), listed(.0)
     )]
     Fixed(Vec<Difference>),
+}
+
+/// Where settings of the built-in set stand against those of files, the data are others.
+fn of_the_data(differences: &[Difference]) -> &'static str {
+    let is_other = |d: &Difference| d.setting == "images" && (d.from == "none" || d.to == "none");
+    if differences.iter().any(is_other) { "the data, built-in or in files: " } else { "" }
 }
 
 fn listed(differences: &[Difference]) -> String {

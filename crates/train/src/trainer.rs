@@ -62,7 +62,7 @@ pub enum StepError {
     Backward(#[from] BackwardError),
     /// The loss or the gradient is not a number or infinite.
     #[error(
-        "step {step}: the {what} is {value}, so nothing was updated; it begins {origin}; lower --lr or set \
+        "step {step}: the {what} is {value}, so nothing was updated; it begins {origin}; lower --lr or --weight-decay, or set \
          --clip-norm (samples {samples:?})"
     )]
     NotFinite {
@@ -79,7 +79,7 @@ pub enum StepError {
     },
     /// The update made weights that are too large to go on with: the model is lost.
     #[error(
-        "step {step}: after the update {what}; no checkpoint of it is kept; lower --lr or set --clip-norm"
+        "step {step}: after the update {what}; no checkpoint of it is kept; lower --lr or --weight-decay, or set --clip-norm"
     )]
     Overflow {
         /// The step, from 1.

@@ -86,6 +86,9 @@ pub fn verify(
 ) -> Result<Proof, VerifyError> {
     let records = Records::read(run, config, cpu)?;
     let last = records.last_step();
+    if last == 0 {
+        return fault("the record has no steps: there is nothing to make again".to_owned());
+    }
     let stretches = records.stretches(stretch);
     if let Some(outside) = stretches.iter().find(|s| *s.start() < 1 || *s.end() > last || s.is_empty()) {
         let (from, to) = (outside.start(), outside.end());
