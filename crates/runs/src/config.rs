@@ -295,7 +295,7 @@ impl Config {
                 "lr",
                 positive(f64::from(self.lr as f32)),
                 shown(self.lr),
-                "the learning rate must be a number above 0 and below 3.4e38 in single precision",
+                "the learning rate must be above 0 and below 3.4e38, as a number of single precision",
             ),
             (
                 "momentum",
@@ -337,7 +337,7 @@ impl Config {
                 "images",
                 images.is_none_or(|images| (100..=1_000_000).contains(&images)),
                 images.unwrap_or_default().to_string(),
-                "the built-in set may have 100 to 1000000 images",
+                "the built-in set needs at least 100 images, and has at most 1000000",
             ),
         ];
         for (field, holds, found, expected) in checks {
