@@ -78,9 +78,11 @@ impl Place {
         Ended::of(&mut self.command(arguments))
     }
 
-    /// Starts the program.
+    /// Starts the program, which minds signals even where whoever started the tests ignores them: a shell does so for
+    /// what it runs in the background, and `nohup`.
     pub(crate) fn start<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Program {
-        Program::start(&mut self.command(arguments))
+        let mut command = self.tool("env");
+        Program::start(command.arg("--default-signal=INT,HUP").arg(kinone()).args(arguments))
     }
 
     /// Runs the program, which must succeed and print JSON.
