@@ -61,6 +61,9 @@ fn goes_on(place: &Place, name: &str, damage: impl FnOnce(&Path)) -> (String, St
     (said, summary["weights_sha256"].as_str().unwrap().to_owned())
 }
 
+/// What is done to a run directory.
+type Damage<'a> = &'a dyn Fn(&Path);
+
 #[test]
 fn a_resumed_run_makes_again_what_is_missing_beside_its_chain() {
     let place = recorded(&[]);
@@ -73,7 +76,7 @@ fn a_resumed_run_makes_again_what_is_missing_beside_its_chain() {
         assert!(kept.len() < lines.lines().count(), "{unwanted}");
         fs::write(run.join("log.jsonl"), kept.join("\n") + "\n").unwrap();
     };
-    let cases: [(&str, &dyn Fn(&Path), &str); 6] = [
+    let cases: [(&str, Damage, &str); 6] = [
         (
             "no_log",
             &|run| fs::remove_file(run.join("log.jsonl")).unwrap(),

@@ -87,7 +87,8 @@ fn signals_and_requests_save_and_the_run_goes_on() {
     let mut start = small(&["--epochs", "6", "--run-dir", "run"]);
     for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129), ("stop", 1)] {
         let before = lines(&chain);
-        let mut child = place.command(&start).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = place.minding_signals(&start);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         wait_for_progress(&mut child, &chain, before);
         if signal == "stop" {
             // A second training in the same directory is refused, and names the first.

@@ -41,6 +41,19 @@ impl Place {
         command
     }
 
+    /// The program, which minds signals even where whoever started the tests ignores them: a shell does so for what it
+    /// runs in the background, and `nohup`.
+    pub(crate) fn minding_signals(&self, arguments: &[&str]) -> Command {
+        if !cfg!(target_os = "linux") {
+            return self.command(arguments);
+        }
+        let plain = self.command(arguments);
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT,HUP").arg(plain.get_program()).args(plain.get_args());
+        command.current_dir(self.0.path()).env_remove("KINONE_ISA").stdin(Stdio::null());
+        command
+    }
+
     /// What the program printed; it must succeed, and say nothing on the standard error.
     pub(crate) fn succeeds(&self, arguments: &[&str]) -> String {
         printed(self.command(arguments).output().unwrap(), arguments)
