@@ -71,16 +71,11 @@ fn onnx() -> Result<(), String> {
     let python = python_environment()?;
     let models = root().join("target/oracle/models");
     let folder = models.to_string_lossy().into_owned();
-    run(&mut cargo(&[
-        "run",
-        "--quiet",
-        "--package",
-        "kinone-onnx",
-        "--example",
-        "dump_models",
-        "--",
-        &folder,
-    ]))?;
+    // With the features of the whole workspace, as the tests have built it.
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |path| root().join(path));
+    run(&mut cargo(&["build", "--quiet", "--workspace", "--examples"]))?;
+    run(&mut command(target.join("debug/examples/dump_models"), &[&folder]))?;
     run(&mut command(python, &["oracle/onnx_check.py", &folder]))
 }
 
