@@ -117,7 +117,9 @@ pub fn mend(path: &Path, links: &[&StepLink]) -> Result<usize, FileError> {
             }
             Some("step") => {
                 let Ok(row) = serde_json::from_value::<Row>(event) else { continue };
-                if links.iter().any(|link| row.is_of(link)) {
+                // The links are those of steps 1, 2, …
+                let place = usize::try_from(row.step).ok().and_then(|step| step.checked_sub(1));
+                if place.and_then(|place| links.get(place)).is_some_and(|link| row.is_of(link)) {
                     steps.entry(row.step).or_insert(line);
                 }
             }
@@ -155,15 +157,21 @@ pub struct Row {
 }
 
 impl Row {
+    /// The link as the row has it; what a row does not say is taken from the link.
+    pub fn as_link(&self, link: &StepLink) -> StepLink {
+        StepLink {
+            step: self.step,
+            epoch: self.epoch,
+            lr: format!("{:08x}", self.lr.to_bits()),
+            loss: format!("{:08x}", self.loss.to_bits()),
+            gradient_norm: format!("{:016x}", self.gradient_norm.to_bits()),
+            ..link.clone()
+        }
+    }
+
     /// Whether it says what the link says.
     fn is_of(&self, link: &StepLink) -> bool {
-        let bits = (
-            format!("{:08x}", self.lr.to_bits()),
-            format!("{:08x}", self.loss.to_bits()),
-            format!("{:016x}", self.gradient_norm.to_bits()),
-        );
-        (self.step, self.epoch) == (link.step, link.epoch)
-            && bits == (link.lr.clone(), link.loss.clone(), link.gradient_norm.clone())
+        self.as_link(link) == *link
     }
 
     /// What the link says.

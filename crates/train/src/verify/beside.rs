@@ -2,7 +2,7 @@
 
 use super::{Records, VerifyError, fault, listed};
 use crate::fit::FitError;
-use kinone_runs::chain::{Body, Link, StepLink};
+use kinone_runs::chain::{Body, Link};
 use kinone_runs::directory::RunDirectory;
 use kinone_runs::summary::Summary;
 use kinone_runs::{hash, log, weights};
@@ -50,14 +50,7 @@ impl Records {
             let Some(link) = self.link(step) else {
                 return fault(format!("step {step}: {} has a row of it, the chain has none", file.display()));
             };
-            let logged = StepLink {
-                epoch: row.epoch,
-                lr: format!("{:08x}", row.lr.to_bits()),
-                loss: format!("{:08x}", row.loss.to_bits()),
-                gradient_norm: format!("{:016x}", row.gradient_norm.to_bits()),
-                ..link.clone()
-            };
-            let differences = link.differences(&logged);
+            let differences = link.differences(&row.as_link(link));
             if !differences.is_empty() {
                 let what = listed(&differences);
                 return fault(format!("step {}: {} and the chain differ: {what}", row.step, file.display()));
