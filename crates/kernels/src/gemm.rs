@@ -109,9 +109,10 @@ impl Product for Plain<'_> {
     fn stage(&self, _: &Cpu, group: &mut Self::Group, terms: Range<usize>) {
         group.1 = terms;
     }
-    fn pack_columns(&self, cpu: &Cpu, (panels, terms): &Self::Group, index: usize, out: &mut [f32]) {
-        let Panel { columns, width } = panels[index].clone();
-        pack(cpu, self.b, terms.clone(), columns, width, &mut out[..terms.len() * width]);
+    fn pack_columns(&self, cpu: &Cpu, (panels, terms): &Self::Group, slot: usize, out: &mut [f32]) {
+        for (Panel { columns, width }, out) in panels.iter().zip(out.chunks_mut(slot)) {
+            pack(cpu, self.b, terms.clone(), columns.clone(), *width, &mut out[..terms.len() * width]);
+        }
     }
     fn output(&self) -> Output<'_> {
         Output { memory: self.c, stride: self.extents.n }

@@ -32,12 +32,12 @@ use std::ops::Range;
 pub(crate) use tile::Finish;
 use tile::{Kernel, Left, Tile};
 
-/// Columns whose panels a thread takes one after another for each block of k, so that each packed row of the
-/// left operand serves several: at least, and at most. A panel stays in the first-level cache while all rows
-/// meet it.
-const GROUP: (usize, usize) = (192, 768);
-/// Outputs of a group of panels, if the group is no smaller: they stay in the second-level cache.
-const OUTPUTS: usize = 1 << 16;
+/// Columns whose panels a thread packs together for each block of k: at least, and at most. They stay in the
+/// second-level cache while all rows meet them, and each in the first-level cache while some rows do.
+const GROUP: (usize, usize) = (128, 256);
+/// Rows that all panels of a group meet before the next rows do, about: packed, they stay in the second-level cache
+/// beside the panels.
+const ROWS: usize = 96;
 /// About how many terms a block of k has.
 pub(crate) fn block() -> usize {
     crate::perturb::block(256)
@@ -63,11 +63,14 @@ pub(crate) trait Product: Sync {
     fn group(&self, panels: &[Panel]) -> Self::Group;
     /// Gets some terms ready for all panels of the group.
     fn stage(&self, cpu: &Cpu, group: &mut Self::Group, terms: Range<usize>);
-    /// Writes `out[k][width]`, the right operand for the group's panel `index` and the terms last staged,
-    /// anything beyond the last column. `out` has [`SLACK`] values more, for anything.
-    fn pack_columns(&self, cpu: &Cpu, group: &Self::Group, index: usize, out: &mut [f32]);
-    /// Asks the memory for part `part` of `parts` of what packing `panel` will read.
-    fn prefetch(&self, _panel: &Panel, _terms: Range<usize>, _part: usize, _parts: usize) {}
+    /// Writes the right operand for the terms last staged: `out[index·slot + k·width + column]` for the group's panel
+    /// `index` of its `width`, anything beyond the last column. Between the slots lie [`SLACK`] values at least, for
+    /// anything.
+    fn pack_columns(&self, cpu: &Cpu, group: &Self::Group, slot: usize, out: &mut [f32]);
+    /// What packing `columns` will read, where that lies in too many places for the processor to foresee.
+    fn ahead(&self, _columns: Range<usize>, _terms: Range<usize>) -> Option<Ahead> {
+        None
+    }
     /// The output.
     fn output(&self) -> Output<'_>;
     /// Where column `panel.start` of row 0 lies in the output, if all columns of the panel follow it there.
@@ -86,6 +89,40 @@ pub(crate) trait Product: Sync {
 pub(crate) struct Output<'a> {
     pub(crate) memory: SharedMut<'a, f32>,
     pub(crate) stride: usize,
+}
+
+/// Lines of the cache that will be wanted soon, asked for a few at a time.
+pub(crate) struct Ahead {
+    /// Where the lines of the first term lie.
+    pub(crate) lines: Vec<*const f32>,
+    /// From one term to the next.
+    pub(crate) step: usize,
+    pub(crate) terms: usize,
+    /// Lines asked for.
+    pub(crate) asked: (usize, usize),
+}
+
+impl Ahead {
+    fn len(&self) -> usize {
+        self.lines.len() * self.terms
+    }
+
+    /// Asks for the next `count` lines, term by term.
+    #[inline]
+    fn ask(&mut self, count: usize) {
+        let (mut term, mut line) = self.asked;
+        for _ in 0..count {
+            if line == self.lines.len() {
+                (term, line) = (term + 1, 0);
+            }
+            if term >= self.terms {
+                break;
+            }
+            prefetch(self.lines[line].wrapping_add(term * self.step));
+            line += 1;
+        }
+        self.asked = (term, line);
+    }
 }
 
 /// Columns that share a tile.
@@ -126,8 +163,7 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
     let all = Panel::cut(product.columns(), &kernel);
     // Threads share the groups of panels. Where these are few they share the rows, and each packs all columns.
     let enough = 8 * cpu.threads();
-    let most = (OUTPUTS / product.rows()).min(product.columns() / enough).clamp(GROUP.0, GROUP.1);
-    let group = most / kernel.width();
+    let group = (product.columns() / enough).clamp(GROUP.0, GROUP.1) / kernel.width();
     let groups = all.len().div_ceil(group);
     let tiles = product.rows().div_ceil(kernel.rows);
     let parts = if groups >= enough { 1 } else { cpu.threads().min(tiles) };
@@ -138,9 +174,14 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
         for index in range {
             let panels = &all[even(all.len(), groups, index % groups)];
             let next = &all[even(all.len(), groups, (index + 1) % groups)];
-            work.run(even(tiles, parts, index / groups), panels, &next[0]);
+            work.run(even(tiles, parts, index / groups), panels, columns(next));
         }
     });
+}
+
+/// The columns of neighbouring panels.
+fn columns(panels: &[Panel]) -> Range<usize> {
+    panels[0].columns.start..panels[panels.len() - 1].columns.end
 }
 
 /// The whole left operand: for each block of k, for each tile, `[k][rows]`.
@@ -173,8 +214,10 @@ struct Work<'a, P: Product> {
     left: Option<&'a [f32]>,
     /// The rows of one block, where they are not packed yet.
     rows: Buffer,
-    /// A panel of one block.
+    /// The panels of one block, in slots.
     columns: Buffer,
+    /// The values of a slot.
+    slot: usize,
     /// Tiles that have no place in the output.
     tiles: Buffer,
 }
@@ -190,13 +233,14 @@ impl<'a, P: Product> Work<'a, P> {
     ) -> Self {
         let block = product.block().min(product.terms());
         let rows = Buffer::take(if left.is_none() { block * tiles * kernel.rows } else { 0 });
-        let columns = Buffer::take(block * kernel.width() + SLACK);
+        let slot = block * kernel.width() + SLACK;
+        let columns = Buffer::take(group * slot);
         let kept = if product.terms() > block { tiles * group * kernel.width() } else { kernel.width() };
-        Work { cpu, product, kernel, left, rows, columns, tiles: Buffer::take(kept * kernel.rows) }
+        Work { cpu, product, kernel, left, rows, columns, slot, tiles: Buffer::take(kept * kernel.rows) }
     }
 
-    /// Some rows of some panels, of which `next` comes after.
-    fn run(&mut self, tiles: Range<usize>, panels: &[Panel], next: &Panel) {
+    /// Some rows of some panels, after which come the columns `next`.
+    fn run(&mut self, tiles: Range<usize>, panels: &[Panel], next: Range<usize>) {
         let (cpu, product, kernel, terms) = (self.cpu, self.product, self.kernel, self.product.terms());
         let mut group = product.group(panels);
         let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
@@ -213,51 +257,54 @@ impl<'a, P: Product> Work<'a, P> {
                 }
             };
             product.stage(cpu, &mut group, block.clone());
-            let ahead = match block.end < terms {
-                true => (&panels[0], block.end..(block.end + product.block()).min(terms)),
-                false => (next, 0..product.block().min(terms)),
+            product.pack_columns(cpu, &group, self.slot, &mut self.columns);
+            let mut ahead = match block.end < terms {
+                true => product.ahead(columns(panels), block.end..(block.end + product.block()).min(terms)),
+                false => product.ahead(next.clone(), 0..product.block().min(terms)),
             };
+            let share = ahead.as_ref().map_or(0, |ahead| ahead.len().div_ceil(tiles.len() * panels.len()));
             let mut kept = 0;
-            for (index, panel) in panels.iter().enumerate() {
-                let (soon, its_terms) = panels.get(index + 1).map_or(ahead.clone(), |p| (p, block.clone()));
-                let columns = &mut self.columns[..block.len() * panel.width + SLACK];
-                product.pack_columns(cpu, &group, index, columns);
-                let mut left = left;
-                for tile in tiles.clone() {
-                    product.prefetch(soon, its_terms.clone(), tile - tiles.start, tiles.len());
-                    let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
-                    let (packed, rest) = left.split_at(rows.len() * block.len());
-                    left = rest;
-                    let unplaced = kept..kept + rows.len() * panel.width;
-                    let (to, stride) = match places[index] {
-                        Some(place) => {
-                            let Output { memory, stride } = product.output();
-                            let first = rows.start * stride + place;
-                            let len = (rows.len() - 1) * stride + panel.width;
-                            (memory.pointer(first..first + len), stride)
+            for first in tiles.clone().step_by((ROWS / kernel.rows).max(1)) {
+                let some = first..(first + (ROWS / kernel.rows).max(1)).min(tiles.end);
+                for (index, panel) in panels.iter().enumerate() {
+                    for tile in some.clone() {
+                        if let Some(ahead) = &mut ahead {
+                            ahead.ask(share);
                         }
-                        None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
-                    };
-                    let tile = Tile {
-                        left: Left::Packed(packed),
-                        right: &self.columns,
-                        terms: block.len(),
-                        to,
-                        stride,
-                        resume: start > 0,
-                        earlier: &[],
-                        finish: match places[index] {
-                            Some(place) if block.end == terms => product.finish(rows.clone(), place),
-                            _ => None,
-                        },
-                    };
-                    // SAFETY: the output was measured where `to` was made, a residual where the product was; tiles
-                    // of one product do not overlap.
-                    unsafe { kernel.run(rows.len(), panel.width, &tile) };
-                    if places[index].is_none() && block.end == terms {
-                        product.store(cpu, &group, index, rows, &self.tiles[unplaced.clone()]);
+                        let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
+                        let packed =
+                            (rows.start - all.start) * block.len()..(rows.end - all.start) * block.len();
+                        let unplaced = kept..kept + rows.len() * panel.width;
+                        let (to, stride) = match places[index] {
+                            Some(place) => {
+                                let Output { memory, stride } = product.output();
+                                let first = rows.start * stride + place;
+                                let len = (rows.len() - 1) * stride + panel.width;
+                                (memory.pointer(first..first + len), stride)
+                            }
+                            None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
+                        };
+                        let tile = Tile {
+                            left: Left::Packed(&left[packed]),
+                            right: &self.columns[index * self.slot..],
+                            terms: block.len(),
+                            to,
+                            stride,
+                            resume: start > 0,
+                            earlier: &[],
+                            finish: match places[index] {
+                                Some(place) if block.end == terms => product.finish(rows.clone(), place),
+                                _ => None,
+                            },
+                        };
+                        // SAFETY: the output was measured where `to` was made, a residual where the product was;
+                        // tiles of one product do not overlap.
+                        unsafe { kernel.run(rows.len(), panel.width, &tile) };
+                        if places[index].is_none() && block.end == terms {
+                            product.store(cpu, &group, index, rows, &self.tiles[unplaced.clone()]);
+                        }
+                        kept = if several { unplaced.end } else { 0 };
                     }
-                    kept = if several { unplaced.end } else { 0 };
                 }
             }
         }

@@ -4,6 +4,7 @@ use crate::peak::fastest;
 use kinone_kernels::Cpu;
 use kinone_kernels::conv::winograd::{self, Tile, Winograd};
 use kinone_kernels::conv::{self, Conv};
+use kinone_kernels::memory::Buffer;
 use std::fmt;
 
 /// Images.
@@ -142,6 +143,11 @@ pub(crate) fn layers(size: usize) -> Vec<Layer> {
     layers
 }
 
-fn values(len: usize) -> Vec<f32> {
-    (0..len).map(|k| ((k * 2_654_435_761) % 1009) as f32 / 1009.0 - 0.5).collect()
+/// Some values, in memory as the trainer has it: aligned to lines of the cache, in huge pages.
+fn values(len: usize) -> Buffer {
+    let mut values = Buffer::take(len);
+    for (k, value) in values.iter_mut().enumerate() {
+        *value = ((k * 2_654_435_761) % 1009) as f32 / 1009.0 - 0.5;
+    }
+    values
 }

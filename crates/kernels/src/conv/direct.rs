@@ -4,7 +4,7 @@ use super::Tap;
 use super::planes::{Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{self, Output, Panel, Product, SLACK, even, prefetch, transpose};
+use crate::product::{self, Ahead, Output, Panel, Product, SLACK, transpose};
 use crate::{Cpu, Task};
 use std::ops::Range;
 
@@ -131,11 +131,11 @@ impl Product for Direct<'_> {
         group.planes.stage(cpu, &self.patches, group.channels.clone(), &mut group.scratch);
     }
 
-    fn pack_columns(&self, cpu: &Cpu, group: &Group, index: usize, out: &mut [f32]) {
+    fn pack_columns(&self, cpu: &Cpu, group: &Group, slot: usize, out: &mut [f32]) {
         if group.channels.is_empty() {
             return;
         }
-        let pack = PackColumns { images: self.patches.images, group, panel: &group.panels[index], out };
+        let pack = PackColumns { images: self.patches.images, group, slot, out };
         match group.longest {
             0..=4 => cpu.vectorize(Chunks::<4>(pack)),
             5..=8 => cpu.vectorize(Chunks::<8>(pack)),
@@ -143,23 +143,16 @@ impl Product for Direct<'_> {
         }
     }
 
-    /// Pixels that serve as they are lie in as many places as there are channels: too many for the processor to
-    /// foresee.
-    fn prefetch(&self, panel: &Panel, terms: Range<usize>, part: usize, parts: usize) {
+    /// Pixels that serve as they are lie in as many places as there are channels.
+    fn ahead(&self, columns: Range<usize>, terms: Range<usize>) -> Option<Ahead> {
         if !self.patches.are_pixels() {
-            return;
+            return None;
         }
         let Patches { images, channels, size, .. } = self.patches;
         let plane = size.0 * size.1;
-        for channel in even(terms.len(), parts, part) {
-            let mut at = panel.columns.start;
-            while at < panel.columns.end {
-                let pixel =
-                    (at / plane * channels.0 + channels.1 + terms.start + channel) * plane + at % plane;
-                prefetch(images.as_ptr().wrapping_add(pixel));
-                at += (panel.columns.end - at).min(LINE);
-            }
-        }
+        let pixel = |at: usize| (at / plane * channels.0 + channels.1 + terms.start) * plane + at % plane;
+        let lines = columns.step_by(LINE).map(|at| images.as_ptr().wrapping_add(pixel(at))).collect();
+        Some(Ahead { lines, step: plane, terms: terms.len(), asked: (0, 0) })
     }
 
     fn output(&self) -> Output<'_> {
@@ -211,11 +204,11 @@ impl Product for Direct<'_> {
     }
 }
 
-/// Packs the staged channels for a panel.
+/// Packs the staged channels for all panels.
 struct PackColumns<'a> {
     images: &'a [f32],
     group: &'a Group,
-    panel: &'a PanelRuns,
+    slot: usize,
     out: &'a mut [f32],
 }
 
@@ -223,35 +216,48 @@ struct PackColumns<'a> {
 /// by the next run or term, or lies in the slack.
 struct Chunks<'a, const LEN: usize>(PackColumns<'a>);
 
+/// Some pixels of a run: where they are read for the first channel and tap, where they are written for the first term,
+/// and how far it is from there to the next.
+struct Chunk {
+    read: usize,
+    write: usize,
+    width: usize,
+}
+
 impl<const LEN: usize> Task for Chunks<'_, LEN> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let PackColumns { images, group: Group { planes, scratch, channels, .. }, panel, out } = self.0;
+        let PackColumns { images, group: Group { planes, scratch, panels, channels, .. }, slot, out } =
+            self.0;
         let (from, base) = planes.staged(images, channels.start, scratch);
-        let mut chunks: Vec<(usize, usize)> = Vec::with_capacity(panel.width);
-        for run in &panel.runs {
-            let at = base + planes.at(run);
-            chunks.extend((0..run.len).step_by(LEN).map(|k| (at + k, run.at + k)));
+        let mut chunks: Vec<Chunk> = Vec::new();
+        for (index, panel) in panels.iter().enumerate() {
+            for run in &panel.runs {
+                let (read, write) = (base + planes.at(run), index * slot + run.at);
+                let starts = (0..run.len).step_by(LEN);
+                chunks.extend(starts.map(|k| Chunk { read: read + k, write: write + k, width: panel.width }));
+            }
         }
         let farthest = (channels.len() - 1) * planes.channel() + planes.taps().iter().max().unwrap_or(&0);
-        let last = (channels.len() * planes.taps().len() - 1) * panel.width;
-        for (read, write) in &chunks {
+        let last = channels.len() * planes.taps().len() - 1;
+        for Chunk { read, write, width } in &chunks {
             assert!(read + farthest + LEN <= from.len(), "reading outside the planes");
-            assert!(write + last + LEN <= out.len(), "writing outside the panel");
+            assert!(write + last * width + LEN <= out.len(), "writing outside the panels");
         }
-        let mut to = out.as_mut_ptr();
+        let to = out.as_mut_ptr();
+        let mut term = 0;
         for channel in 0..channels.len() {
             for tap in planes.taps() {
                 let from = from.as_ptr().wrapping_add(channel * planes.channel() + tap);
-                for (read, write) in &chunks {
+                for Chunk { read, write, width } in &chunks {
                     // SAFETY: inside both slices, by the assertions.
                     unsafe {
                         let chunk = from.add(*read).cast::<[f32; LEN]>().read_unaligned();
-                        to.add(*write).cast::<[f32; LEN]>().write_unaligned(chunk);
+                        to.add(write + term * width).cast::<[f32; LEN]>().write_unaligned(chunk);
                     }
                 }
-                to = to.wrapping_add(panel.width);
+                term += 1;
             }
         }
     }

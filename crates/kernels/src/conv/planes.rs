@@ -107,7 +107,10 @@ impl Planes {
     pub(super) fn new(patches: &Patches, positions: Range<usize>, slack: usize) -> Planes {
         let Patches { size, .. } = *patches;
         let plane = size.0 * size.1;
-        let end = positions.end.div_ceil(plane.max(1)) * patches.channels.0 * plane;
+        // Behind the last position's pixel of the last channel.
+        let last = positions.end.saturating_sub(1);
+        let channel = last / plane.max(1) * patches.channels.0 + patches.channels.1 + patches.chosen;
+        let end = channel.saturating_sub(1) * plane + last % plane.max(1) + 1;
         if patches.are_pixels() && end + slack <= patches.images.len() {
             let row = |n: usize| (n * patches.channels.0 + patches.channels.1) * size.0;
             let images = positions.start / plane..positions.end.div_ceil(plane);
