@@ -176,11 +176,13 @@ def example_of(package, example):
     return build(["--package", package, "--example", example], example)
 
 
-def build(arguments, name):
+def build(arguments, name, environment=None, hint=""):
     command = ["cargo", "build", "--release", "--message-format=json-render-diagnostics", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, env={**os.environ, **(environment or {})}, cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     if done.returncode != 0:
-        raise Failure(f"{shlex.join(command)} failed ({done.returncode})")
+        raise Failure(f"{shlex.join(command)} failed ({done.returncode}){hint}")
     for line in done.stdout.splitlines():
         message = json.loads(line)
         if message.get("executable") and message["target"]["name"] == name:
@@ -229,6 +231,19 @@ def runtime(name):
     return program
 
 
+def rust(name, rustflags=None):
+    """A framework in Rust: the program of the package in the folder of its name."""
+    def program(options):
+        manifest = PEERS / name / "Cargo.toml"
+        # A folder for each: under other flags every package is built anew.
+        arguments = ["--locked", "--manifest-path", manifest, "--target-dir", ROOT / "target/peers" / name]
+        environment = {"RUSTFLAGS": rustflags} if rustflags else None
+        hint = f"\n(its packages must be here: cargo fetch --locked --manifest-path {relative(str(manifest))})"
+        binary = build(arguments, f"{name}_speed", environment, hint)
+        return Program([binary, options.work, *work_of(options), options.threads], allocator="system")
+    return program
+
+
 # Every peer: from the options to a program.
 KNOWN = {
     "kinone": lambda options: kinone(options, options.theirs, options.their_binary or options.binary),
@@ -238,6 +253,9 @@ KNOWN = {
     "pytorch-compile": pytorch({"train": "compile", "infer": "compile"}),
     "onnxruntime": runtime("onnxruntime"),
     "openvino": runtime("openvino"),
+    "burn": rust("burn"),
+    # As candle's own repository builds it; its plain loops are vectorised at compile time only.
+    "candle": rust("candle", "-C target-cpu=native"),
 }
 
 
