@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 /// An instruction set for which kernels exist.
@@ -254,12 +255,14 @@ impl Cpu {
         self.pool.run(&body);
     }
 
-    /// Cuts `0..len` into one contiguous range a thread, at multiples of `grain`, and calls `body` on each.
+    /// Cuts `0..len` at multiples of `grain` into ranges, each for one call of `body`.
     ///
-    /// The partition depends on `len`, `grain` and the number of threads alone. Short work stays on the
-    /// calling thread.
+    /// Threads take the ranges as they become free, each half of a fair share of what is left: so a thread whose core
+    /// is slower, or is taken away for a while, keeps nobody waiting. Who computes a result decides nothing. Short work
+    /// stays on the calling thread.
     pub fn for_ranges(&self, len: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
-        let grains = len.div_ceil(grain.max(1));
+        let grain = grain.max(1);
+        let grains = len.div_ceil(grain);
         let parts = self.threads().min(grains);
         if parts <= 1 {
             if len > 0 {
@@ -267,13 +270,12 @@ impl Cpu {
             }
             return;
         }
-        self.on_every_thread(|thread| {
-            if thread < parts {
-                let lo = thread * grains / parts * grain.max(1);
-                let hi = ((thread + 1) * grains / parts * grain.max(1)).min(len);
-                if lo < hi {
-                    body(lo..hi);
-                }
+        let taken = AtomicUsize::new(0);
+        let after = |start: usize| start + (grains - start).div_ceil(2 * parts);
+        self.on_every_thread(|_| {
+            let take = |start| (start < grains).then(|| after(start));
+            while let Ok(start) = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+                body(start * grain..(after(start) * grain).min(len));
             }
         });
     }

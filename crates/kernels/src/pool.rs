@@ -1,4 +1,4 @@
-//! The worker threads: a fixed number, started once, each given the same share of the same work every time.
+//! The worker threads: a fixed number, started once.
 
 use crate::denormals::flushing_register;
 use crate::perturb;
