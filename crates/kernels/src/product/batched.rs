@@ -3,18 +3,19 @@
 use super::tile::{Kernel, Left, Tile};
 use super::{Panel, even};
 use crate::Cpu;
-use std::ops::Range;
 
 /// The tiles of this processor, to be used one panel at a time.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiles(Kernel);
 
-/// A left operand of some rows: value (i, k) is `data[bases[i] + steps[k]]`.
+/// A left operand: value (i, k) is `data[i·row + k·term]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
     pub(crate) data: &'a [f32],
-    pub(crate) bases: &'a [usize],
-    pub(crate) steps: &'a [usize],
+    pub(crate) row: usize,
+    pub(crate) term: usize,
+    /// How many rows and terms there are.
+    pub(crate) extent: (usize, usize),
 }
 
 /// Where the outputs go, and how a sum ends.
@@ -64,27 +65,23 @@ impl Tiles {
     /// # Panics
     /// When an operand is short.
     pub(crate) unsafe fn multiply(&self, left: Rows, right: &[f32], width: usize, sums: Sums) {
-        let farthest = |offsets: &[usize]| offsets.iter().copied().max().unwrap_or(0);
-        let inside = farthest(left.bases) + farthest(left.steps) < left.data.len();
-        assert!(inside || left.steps.is_empty(), "a left operand outside its data");
+        let Rows { data, row, term, extent: (rows, terms) } = left;
         let mut earlier: Vec<*const f32> = Vec::with_capacity(sums.earlier.len());
-        for start in (0..left.bases.len()).step_by(self.0.rows) {
-            let rows: Range<usize> = start..(start + self.0.rows).min(left.bases.len());
+        for start in (0..rows).step_by(self.0.rows) {
             earlier.clear();
             earlier.extend(sums.earlier.iter().map(|sum| sum.wrapping_add(start * sums.stride)));
-            let bases = &left.bases[rows.clone()];
             let tile = Tile {
-                left: Left::Strewn { data: left.data, bases, steps: left.steps },
+                left: Left::Even { data: &data[start * row..], row, term },
                 right,
-                terms: left.steps.len(),
+                terms,
                 to: sums.to.wrapping_add(start * sums.stride),
                 stride: sums.stride,
                 resume: false,
                 earlier: &earlier,
                 finish: None,
             };
-            // SAFETY: the left operand was measured above; the outputs are the caller's promise.
-            unsafe { self.0.run(rows.len(), width, &tile) };
+            // SAFETY: the outputs are the caller's promise.
+            unsafe { self.0.run(self.0.rows.min(rows - start), width, &tile) };
         }
     }
 }

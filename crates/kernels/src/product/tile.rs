@@ -43,6 +43,8 @@ pub(super) enum Left<'a> {
     Packed(&'a [f32]),
     /// Value (i, k) at `data[bases[i] + steps[k]]`.
     Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [usize] },
+    /// Value (i, k) at `data[i·row + k·term]`.
+    Even { data: &'a [f32], row: usize, term: usize },
 }
 
 /// The same for the loop.
@@ -50,6 +52,8 @@ struct Raw {
     a: *const f32,
     bases: *const usize,
     steps: *const usize,
+    row: usize,
+    term: usize,
     b: *const f32,
     terms: usize,
     c: *mut f32,
@@ -79,6 +83,7 @@ pub(super) struct Kernel {
     widest: usize,
     packed: &'static [Loop],
     strewn: &'static [Loop],
+    even: &'static [Loop],
 }
 
 impl Kernel {
@@ -112,14 +117,22 @@ impl Kernel {
         let wide = width / self.lanes;
         assert!((1..=self.rows).contains(&rows) && (1..=self.wide).contains(&wide), "no such tile");
         assert!(tile.right.len() >= tile.terms * width, "a short right operand");
-        let (a, bases, steps, loops) = match tile.left {
+        let (mut bases, mut steps, mut apart) = ([].as_slice(), [].as_slice(), (0, 0));
+        let (a, loops) = match tile.left {
             Left::Packed(a) => {
                 assert!(a.len() >= tile.terms * rows, "a short left operand");
-                (a, [].as_slice(), [].as_slice(), self.packed)
+                (a, self.packed)
             }
-            Left::Strewn { data, bases, steps } => {
-                assert!(bases.len() >= rows && steps.len() >= tile.terms, "a short left operand");
-                (data, bases, steps, self.strewn)
+            Left::Strewn { data, bases: of_rows, steps: of_terms } => {
+                assert!(of_rows.len() >= rows && of_terms.len() >= tile.terms, "a short left operand");
+                (bases, steps) = (of_rows, of_terms);
+                (data, self.strewn)
+            }
+            Left::Even { data, row, term } => {
+                let last = (rows - 1) * row + tile.terms.saturating_sub(1) * term;
+                assert!(last < data.len() || tile.terms == 0, "a short left operand");
+                apart = (row, term);
+                (data, self.even)
             }
         };
         let none = (std::ptr::null(), std::ptr::null(), std::ptr::null(), false);
@@ -131,6 +144,8 @@ impl Kernel {
             a: a.as_ptr(),
             bases: bases.as_ptr(),
             steps: steps.as_ptr(),
+            row: apart.0,
+            term: apart.1,
             b: tile.right.as_ptr(),
             terms: tile.terms,
             c: tile.to,
@@ -195,6 +210,28 @@ impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
     #[inline(always)]
     unsafe fn advance(&mut self) {
         self.steps = self.steps.wrapping_add(1);
+    }
+}
+
+struct Even<const ROWS: usize> {
+    rows: [*const f32; ROWS],
+    at: usize,
+    term: usize,
+}
+
+impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
+    #[inline(always)]
+    unsafe fn of(raw: &Raw) -> Self {
+        Even { rows: std::array::from_fn(|i| raw.a.wrapping_add(i * raw.row)), at: 0, term: raw.term }
+    }
+    #[inline(always)]
+    unsafe fn value(&self, i: usize) -> f32 {
+        // SAFETY: the last value was measured where `raw` was made.
+        unsafe { *self.rows[i].add(self.at) }
+    }
+    #[inline(always)]
+    unsafe fn advance(&mut self) {
+        self.at += self.term;
     }
 }
 
@@ -280,9 +317,15 @@ macro_rules! loops {
             // SAFETY: as above.
             unsafe { tile::<$register, Strewn<ROWS>, ROWS, WIDE>(raw) }
         }
+        $(#[$feature])?
+        unsafe fn even<const ROWS: usize, const WIDE: usize>(raw: &Raw) {
+            // SAFETY: as above.
+            unsafe { tile::<$register, Even<ROWS>, ROWS, WIDE>(raw) }
+        }
         const WIDEST: usize = $wide.len();
         const PACKED: &[[Loop; WIDEST]] = &[$(loops!(@row packed $rows $wide)),*];
         const STREWN: &[[Loop; WIDEST]] = &[$(loops!(@row strewn $rows $wide)),*];
+        const EVEN: &[[Loop; WIDEST]] = &[$(loops!(@row even $rows $wide)),*];
         pub(super) const $name: Kernel = Kernel {
             rows: PACKED.len(),
             wide: WIDEST,
@@ -290,26 +333,27 @@ macro_rules! loops {
             widest: WIDEST,
             packed: PACKED.as_flattened(),
             strewn: STREWN.as_flattened(),
+            even: EVEN.as_flattened(),
         };
     };
     (@row $loop:ident $rows:literal [$($wide:literal),*]) => { [$($loop::<$rows, $wide>),*] };
 }
 
 mod plain {
-    use super::{Kernel, Lanes, Loop, Packed, Plain, Raw, Strewn, tile};
+    use super::{Even, Kernel, Lanes, Loop, Packed, Plain, Raw, Strewn, tile};
     loops!(PLAIN, Plain, [1 2 3 4] x [1]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
+    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
     use std::arch::x86_64::__m256;
     loops!(AVX2, #[target_feature(enable = "avx2,fma")] __m256, [1 2 3 4 5 6] x [1, 2]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
+    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
     use std::arch::x86_64::__m512;
     loops!(
         AVX512,
@@ -321,7 +365,7 @@ mod avx512 {
 
 #[cfg(target_arch = "aarch64")]
 mod neon {
-    use super::{Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
+    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
     use std::arch::aarch64::float32x4_t;
     loops!(NEON, #[target_feature(enable = "neon")] float32x4_t, [1 2 3 4 5 6 7 8] x [1, 2, 3]);
 }

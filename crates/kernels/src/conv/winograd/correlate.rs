@@ -17,11 +17,13 @@ use crate::product::{Panel, Rows, Sums, Tiles};
 use std::ops::Range;
 
 /// Transformed filters of at most so many values are shared.
-const SHARED: usize = 5 << 19;
-/// About how many tiles a thread takes through all steps at once.
-const TILES: usize = 28;
-/// About how many tiles' products of a panel a thread keeps before it transforms them back.
-const PANEL_TILES: usize = 56;
+const SHARED: usize = 1 << 20;
+/// Tiles that a thread takes through all steps at once, at most.
+const TILES: usize = 42;
+/// Tiles whose products of some columns a thread keeps before it transforms them back, at most.
+const COLUMN_TILES: usize = 60;
+/// Columns whose filters a thread transforms before it multiplies by them, about.
+const COLUMNS: usize = 64;
 /// Transformed squares of at most about so many values are shared.
 const SQUARES: usize = 6 << 20;
 
@@ -52,6 +54,13 @@ pub(super) fn apart(values: usize) -> usize {
 /// Where the channels of tiles lie.
 pub(super) fn squares_panel(channels: usize) -> Panel {
     Panel { columns: 0..channels, width: padded(channels) }
+}
+
+/// How many rows of `across` tiles are taken together: `most` tiles at most, or one row, so that as few as possible of
+/// the product's rows of `height` are left idle.
+fn together(across: usize, most: usize, height: usize) -> usize {
+    let used = |rows: usize| rows * across * 1000 / (rows * across).next_multiple_of(height);
+    (1..=(most / across).max(1)).max_by_key(|rows| (used(*rows), *rows)).unwrap_or(1)
 }
 
 impl Correlation<'_> {
@@ -91,7 +100,7 @@ impl Correlation<'_> {
                 self.filters.transform::<A, M, N>(cpu, panel, terms.clone(), out);
             }
         });
-        let step = (TILES / across).clamp(1, rows.div_ceil(cpu.threads()));
+        let step = together(across, TILES, tiles.height()).min(rows.div_ceil(cpu.threads()));
         cpu.for_ranges(rows.div_ceil(step), 1, |range| {
             let mut block = Block::new(N * N, step * across, channels, width);
             for index in range {
@@ -118,8 +127,9 @@ impl Correlation<'_> {
         let (tiles, channels, across) = (Tiles::of(cpu), self.from.channels, self.to.tiles.1);
         let stride = padded(channels);
         let step = (SQUARES / (N * N * stride * across)).clamp(1, rows);
-        let parts = cpu.threads().min(tiles.registers(self.to.channels));
-        let few = (PANEL_TILES / across).clamp(1, step);
+        let parts =
+            self.to.channels.div_ceil(COLUMNS).max(cpu.threads()).min(tiles.registers(self.to.channels));
+        let few = together(across, COLUMN_TILES, tiles.height()).min(step);
         for start in (0..rows).step_by(step) {
             let all = start..(start + step).min(rows);
             let element = apart(all.len() * across * stride);
@@ -139,55 +149,42 @@ impl Correlation<'_> {
             cpu.for_ranges(parts, 1, |range| {
                 for part in range {
                     let panels = tiles.panels(self.to.channels, parts, part);
-                    let widest = panels.iter().map(|panel| panel.width).max().unwrap_or(0);
-                    let mut filters = Buffer::take(N * N * apart(channels * widest));
-                    let mut products = Buffer::take(N * N * apart(few * across * widest));
+                    let columns = panels[0].columns.start..panels[panels.len() - 1].columns.end;
+                    let width: usize = panels.iter().map(|panel| panel.width).sum();
+                    let size = apart(channels * width);
+                    let mut filters = Buffer::take(N * N * size);
+                    // Where a panel's filters of an element begin.
+                    let at = |panel: &Panel| channels * (panel.columns.start - columns.start);
                     for panel in &panels {
-                        let size = apart(channels * panel.width);
-                        let out = (SharedMut::new(&mut filters), 0, size);
+                        let out = (SharedMut::new(&mut filters), at(panel), size);
                         self.filters.transform::<A, M, N>(cpu, panel, 0..channels, out);
-                        for first in (all.start..all.end).step_by(few) {
-                            let rows = first..(first + few).min(all.end);
-                            let count = rows.len() * across;
-                            let each = apart(count * panel.width);
-                            let (bases, steps) = offsets(first - start, count, across, stride, channels);
-                            for e in 0..N * N {
-                                let data = &squares[e * element..(e + 1) * element];
-                                let left = Rows { data, bases: &bases, steps: &steps };
-                                let to = &mut products[e * each..(e + 1) * each];
-                                let sums = Sums { to: to.as_mut_ptr(), stride: panel.width, earlier: &[] };
+                    }
+                    let padded = padded(width);
+                    let mut products = Buffer::take(N * N * apart(few * across * padded));
+                    for first in (all.start..all.end).step_by(few) {
+                        let rows = first..(first + few).min(all.end);
+                        let count = rows.len() * across;
+                        let each = apart(count * padded);
+                        for e in 0..N * N {
+                            let data = &squares[e * element + (first - start) * across * stride..];
+                            let left = Rows { data, row: stride, term: 1, extent: (count, channels) };
+                            for panel in &panels {
+                                let column = panel.columns.start - columns.start;
+                                let to = &mut products[e * each + column..];
+                                let to = &mut to[..(count - 1) * padded + panel.width];
+                                let sums = Sums { to: to.as_mut_ptr(), stride: padded, earlier: &[] };
+                                let right = &filters[e * size + at(panel)..];
                                 // SAFETY: `to` has a row of the panel's width for each tile.
-                                unsafe {
-                                    tiles.multiply(
-                                        left,
-                                        &filters[e * size..(e + 1) * size],
-                                        panel.width,
-                                        sums,
-                                    );
-                                }
+                                unsafe { tiles.multiply(left, right, panel.width, sums) };
                             }
-                            let products =
-                                Products { data: &products, element: each, stride: panel.width, first };
-                            let some = (rows, panel.columns.clone());
-                            outputs::<A, M, N>(cpu, &products, some, &self.destination());
                         }
+                        let products = Products { data: &products, element: each, stride: padded, first };
+                        outputs::<A, M, N>(cpu, &products, (rows, columns.clone()), &self.destination());
                     }
                 }
             });
         }
     }
-}
-
-/// Where the channels of `count` tiles lie from row `row` of tiles on.
-fn offsets(
-    row: usize,
-    count: usize,
-    across: usize,
-    stride: usize,
-    channels: usize,
-) -> (Vec<usize>, Vec<usize>) {
-    let first = row * across;
-    ((first..first + count).map(|tile| tile * stride).collect(), (0..channels).collect())
 }
 
 /// Some tiles that one thread takes through all steps.
@@ -198,17 +195,14 @@ struct Block {
     width: usize,
     squares: Buffer,
     products: Buffer,
-    bases: Vec<usize>,
-    steps: Vec<usize>,
 }
 
 impl Block {
     fn new(elements: usize, tiles: usize, channels: usize, width: usize) -> Block {
         let stride = padded(channels);
-        let (bases, steps) = offsets(0, tiles, 1, stride, channels);
         let squares = Buffer::take(elements * apart(tiles * stride));
         let products = Buffer::take(elements * apart(tiles * padded(width)));
-        Block { tiles, channels, stride, width, squares, products, bases, steps }
+        Block { tiles, channels, stride, width, squares, products }
     }
 
     fn squares<A: Minimal<M, N>, const M: usize, const N: usize>(
@@ -242,7 +236,8 @@ impl Block {
     ) {
         let size = apart(self.tiles * self.stride);
         let data = &self.squares[e * size..(e + 1) * size];
-        let left = Rows { data, bases: &self.bases[some.clone()], steps: &self.steps };
+        let data = &data[some.start * self.stride..];
+        let left = Rows { data, row: self.stride, term: 1, extent: (some.len(), self.channels) };
         let stride = padded(self.width);
         let start = e * apart(self.tiles * stride) + some.start * stride + column;
         let to = &mut self.products[start..][..(some.len() - 1) * stride + width];

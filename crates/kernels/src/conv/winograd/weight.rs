@@ -65,8 +65,6 @@ struct Squares<'a> {
     /// Of inputs, `[element][tile][stride]`.
     v: Buffer,
     stride: usize,
-    /// Where the channels of each tile lie.
-    steps: Vec<usize>,
     /// Of cotangents, for each element, for each panel, `[tile][panel.width]`.
     u: Buffer,
     width: usize,
@@ -136,8 +134,7 @@ impl WeightGradient<'_> {
             transform::<(Input, A), N, N>(cpu, (&self.images, self.x), rows.clone(), &inputs);
             transform::<(Cotangent, A), M, N>(cpu, (&self.outputs, self.dy), rows, &cotangents);
         });
-        let steps = (0..count).map(|tile| tile * stride).collect();
-        Squares { leaves, first, count, v, stride, steps, u, width }
+        Squares { leaves, first, count, v, stride, u, width }
     }
 
     /// Few filters and many tiles: the sums of all elements are kept from block to block, and each thread takes some
@@ -221,7 +218,6 @@ impl Squares<'_> {
     fn multiply(&self, layout: &Layout, e: usize, rows: Range<usize>, panel: &Panel, sums: &mut [f32]) {
         let slot = rows.len() * panel.width;
         assert_eq!(sums.len(), layout.slots * slot, "sums of another size");
-        let bases: Vec<usize> = rows.collect();
         let (v, u) = (apart(self.count * self.stride), apart(self.count * self.width));
         let data = &self.v[e * v..(e + 1) * v];
         let right = &self.u[e * u + self.count * panel.columns.start..];
@@ -229,10 +225,11 @@ impl Squares<'_> {
         let mut earlier: Vec<*const f32> = Vec::new();
         for leaf in self.leaves {
             let start = (leaf.rows.start - self.first) * layout.across;
-            let steps = &self.steps[start..start + leaf.rows.len() * layout.across];
+            let terms = leaf.rows.len() * layout.across;
             earlier.clear();
             earlier.extend(leaf.earlier.iter().map(|sum| sums.wrapping_add(sum * slot).cast_const()));
-            let left = Rows { data, bases: &bases, steps };
+            let data = &data[start * self.stride + rows.start..];
+            let left = Rows { data, row: 1, term: self.stride, extent: (rows.len(), terms) };
             let to = Sums { to: sums.wrapping_add(leaf.sum * slot), stride: panel.width, earlier: &earlier };
             // SAFETY: there are `slots` sums, measured above, and they belong to this thread.
             unsafe { layout.tiles.multiply(left, &right[start * panel.width..], panel.width, to) };
