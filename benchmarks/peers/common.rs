@@ -11,6 +11,8 @@ pub(crate) const CLASSES: usize = 15;
 /// The first convolution: one channel of images becomes 64.
 pub(crate) const STEM: Convolution = Convolution { inputs: 1, outputs: 64, kernel: 7, stride: 2 };
 
+const THREADS: &str = "RAYON_NUM_THREADS";
+
 const USAGE: &str = "train|infer MODEL BATCH SIZE REPEATS THREADS";
 
 /// A convolution without bias, padded by half its kernel, and the batch norm behind it.
@@ -177,9 +179,12 @@ pub(crate) fn report(
             return ExitCode::from(2);
         }
     };
-    // SAFETY: no other thread runs yet, so that none can be reading the environment.
-    // By this variable rayon and both frameworks choose their number of threads, when first asked for work.
-    unsafe { std::env::set_var("RAYON_NUM_THREADS", work.threads.to_string()) };
+    // Of this variable alone do both frameworks take their number of threads.
+    let said = std::env::var(THREADS).unwrap_or_default();
+    if said != work.threads.to_string() {
+        eprintln!("{name}: {THREADS} is `{said}`; it must be {} like the argument THREADS", work.threads);
+        return ExitCode::from(2);
+    }
     match measure(&work) {
         Ok(measured) => {
             let versions = packages.iter().map(|&package| (package, version(lock, package)));

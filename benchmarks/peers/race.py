@@ -240,7 +240,8 @@ def rust(name, rustflags=None):
         environment = {"RUSTFLAGS": rustflags} if rustflags else None
         hint = f"\n(its packages must be here: cargo fetch --locked --manifest-path {relative(str(manifest))})"
         binary = build(arguments, f"{name}_speed", environment, hint)
-        return Program([binary, options.work, *work_of(options), options.threads], allocator="system")
+        command = [binary, options.work, *work_of(options), options.threads]
+        return Program(command, {"RAYON_NUM_THREADS": str(options.threads)}, allocator="system")
     return program
 
 
