@@ -135,6 +135,11 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
+    /// The columns of neighbouring panels.
+    pub(crate) fn all(panels: &[Panel]) -> Range<usize> {
+        panels[0].columns.start..panels[panels.len() - 1].columns.end
+    }
+
     /// Cuts columns into panels of at most `wide` registers, as even as they can be.
     fn cut(columns: usize, kernel: &Kernel) -> Vec<Panel> {
         let registers = columns.div_ceil(kernel.lanes);
@@ -174,14 +179,9 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
         for index in range {
             let panels = &all[even(all.len(), groups, index % groups)];
             let next = &all[even(all.len(), groups, (index + 1) % groups)];
-            work.run(even(tiles, parts, index / groups), panels, columns(next));
+            work.run(even(tiles, parts, index / groups), panels, Panel::all(next));
         }
     });
-}
-
-/// The columns of neighbouring panels.
-fn columns(panels: &[Panel]) -> Range<usize> {
-    panels[0].columns.start..panels[panels.len() - 1].columns.end
 }
 
 /// The whole left operand: for each block of k, for each tile, `[k][rows]`.
@@ -259,7 +259,9 @@ impl<'a, P: Product> Work<'a, P> {
             product.stage(cpu, &mut group, block.clone());
             product.pack_columns(cpu, &group, self.slot, &mut self.columns);
             let mut ahead = match block.end < terms {
-                true => product.ahead(columns(panels), block.end..(block.end + product.block()).min(terms)),
+                true => {
+                    product.ahead(Panel::all(panels), block.end..(block.end + product.block()).min(terms))
+                }
                 false => product.ahead(next.clone(), 0..product.block().min(terms)),
             };
             let share = ahead.as_ref().map_or(0, |ahead| ahead.len().div_ceil(tiles.len() * panels.len()));

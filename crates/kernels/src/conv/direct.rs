@@ -116,8 +116,7 @@ impl Product for Direct<'_> {
 
     fn group(&self, panels: &[Panel]) -> Group {
         let positions = |panel: &Panel| panel.columns.clone();
-        let all = panels[0].columns.start..panels[panels.len() - 1].columns.end;
-        let planes = Planes::new(&self.patches, all, SLACK);
+        let planes = Planes::new(&self.patches, Panel::all(panels), SLACK);
         let runs = |panel| self.patches.grid.runs(positions(panel)).collect();
         let panels: Vec<_> = panels.iter().map(|p| PanelRuns { width: p.width, runs: runs(p) }).collect();
         let longest = panels.iter().flat_map(|panel| &panel.runs).map(|run| run.len).max().unwrap_or(0);

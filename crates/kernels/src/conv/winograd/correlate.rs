@@ -149,7 +149,7 @@ impl Correlation<'_> {
             cpu.for_ranges(parts, 1, |range| {
                 for part in range {
                     let panels = tiles.panels(self.to.channels, parts, part);
-                    let columns = panels[0].columns.start..panels[panels.len() - 1].columns.end;
+                    let columns = Panel::all(&panels);
                     let width: usize = panels.iter().map(|panel| panel.width).sum();
                     let size = apart(channels * width);
                     let mut filters = Buffer::take(N * N * size);
