@@ -150,6 +150,8 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         Conv { n: 2, c: 300, input: (3, 16), o: 4, ..pointwise },
         Conv { n: 5, c: 6, input: (6, 7), o: 20, stride: (2, 2), ..pointwise },
         Conv { n: 4, c: 6, input: (5, 5), o: 9, groups: 3, ..pointwise },
+        // More filters than channels, several panels of channels.
+        Conv { n: 9, c: 35, input: (6, 7), o: 53, ..pointwise },
         // Depthwise, alone and with several filters a channel.
         Conv { n: 3, c: 17, input: (9, 10), o: 17, groups: 17, ..PLAIN },
         Conv { n: 3, c: 5, input: (9, 10), o: 15, groups: 5, stride: (2, 1), ..PLAIN },

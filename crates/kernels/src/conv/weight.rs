@@ -1,6 +1,8 @@
 //! The weight gradient: rows are (channel, tap), columns are filters, terms are positions in leaves.
 //!
-//! Filters lie in the lanes, so only `dy` is packed; a row reads its pixels where they lie.
+//! Filters lie in the lanes, so only `dy` is packed; a row reads its pixels where they lie. Where a filter is one
+//! pixel, images and `dy` are alike: then the fewer of channels and filters lie in the lanes, since what is packed
+//! serves each row. A product has the same bits whichever factor comes first.
 
 use super::Conv;
 use super::planes::{Grid, Patches, Planes};
@@ -38,24 +40,40 @@ pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
             grid,
             taps: &taps,
         };
-        let first = group * filters;
-        multiply_leaves(
-            cpu,
-            &WeightGradient { patches, dy, filters: (conv.o, first), chosen: filters, leaves: &leaves, dw },
-        );
+        let dy = Planar { values: dy, channels: (conv.o, group * filters), chosen: filters };
+        let start = group * filters * channels * taps.len();
+        let product = WeightGradient { patches, lanes: dy, leaves: &leaves, dw, start, turned: false };
+        if patches.are_pixels() && channels < filters {
+            let lanes = Planar { values: x, channels: patches.channels, chosen: channels };
+            let patches = Patches { images: dy.values, channels: dy.channels, chosen: filters, ..patches };
+            multiply_leaves(cpu, &WeightGradient { patches, lanes, turned: true, ..product });
+        } else {
+            multiply_leaves(cpu, &product);
+        }
     });
 }
 
-struct WeightGradient<'a> {
-    patches: Patches<'a>,
-    dy: &'a [f32],
-    /// All filters, and the first of the group.
-    filters: (usize, usize),
-    /// Filters of the group.
+/// Some channels of `[n, channels, positions]`.
+#[derive(Clone, Copy)]
+struct Planar<'a> {
+    values: &'a [f32],
+    /// All channels, and the first chosen.
+    channels: (usize, usize),
     chosen: usize,
+}
+
+struct WeightGradient<'a> {
+    /// What the rows read: the images, or `dy` if the product is turned round.
+    patches: Patches<'a>,
+    /// What lies in the lanes: the other.
+    lanes: Planar<'a>,
     /// Leaves, as ranges of positions.
     leaves: &'a [Range<usize>],
     dw: SharedMut<'a, f32>,
+    /// Where the group's gradient begins.
+    start: usize,
+    /// Whether filters are rows, and channels lie in the lanes.
+    turned: bool,
 }
 
 impl LeafProduct for WeightGradient<'_> {
@@ -63,7 +81,7 @@ impl LeafProduct for WeightGradient<'_> {
         self.patches.chosen * self.patches.taps.len()
     }
     fn columns(&self) -> usize {
-        self.chosen
+        self.lanes.chosen
     }
     fn leaves(&self) -> Vec<Range<usize>> {
         self.leaves.to_vec()
@@ -100,8 +118,9 @@ impl LeafProduct for WeightGradient<'_> {
         // Whole stretches of one image at a time.
         while next < terms.end {
             let len = (plane - next % plane).min(terms.end - next);
-            let filter = self.filters.1 + panel.columns.start;
-            let from = &self.dy[(next / plane * self.filters.0 + filter) * plane + next % plane..];
+            let Planar { values, channels, .. } = self.lanes;
+            let channel = channels.1 + panel.columns.start;
+            let from = &values[(next / plane * channels.0 + channel) * plane + next % plane..];
             let to = &mut out[(next - terms.start) * panel.width..];
             transpose(cpu, (panel.columns.len(), len), (from, plane), (to, panel.width));
             next += len;
@@ -109,11 +128,19 @@ impl LeafProduct for WeightGradient<'_> {
     }
 
     fn store(&self, cpu: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]) {
-        let (all, filters) = (self.rows(), panel.columns.len());
-        let start = (self.filters.1 + panel.columns.start) * all + rows.start;
-        let to = self.dw.pointer(start..start + (filters - 1) * all + rows.len());
-        assert!(tile.len() >= (rows.len() - 1) * panel.width + filters, "a short tile");
+        let (all, lanes) = (self.rows(), panel.columns.len());
+        if self.turned {
+            for (row, line) in rows.zip(tile.chunks_exact(panel.width)) {
+                let start = self.start + row * self.lanes.chosen + panel.columns.start;
+                // SAFETY: tiles of one product do not overlap, and groups write other filters.
+                unsafe { self.dw.write(start, 1, &line[..lanes]) };
+            }
+            return;
+        }
+        let start = self.start + panel.columns.start * all + rows.start;
+        let to = self.dw.pointer(start..start + (lanes - 1) * all + rows.len());
+        assert!(tile.len() >= (rows.len() - 1) * panel.width + lanes, "a short tile");
         // SAFETY: both sides were measured; tiles of one product do not overlap, and groups write other filters.
-        unsafe { transpose_to(cpu, (rows.len(), filters), (tile.as_ptr(), panel.width), (to, all)) };
+        unsafe { transpose_to(cpu, (rows.len(), lanes), (tile.as_ptr(), panel.width), (to, all)) };
     }
 }
