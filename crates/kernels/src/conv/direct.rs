@@ -75,9 +75,12 @@ impl Product for Direct<'_> {
     fn terms(&self) -> usize {
         self.patches.chosen * self.taps().len()
     }
-    /// Whole channels.
+    /// Whole channels, as many in each block as can be.
     fn block(&self) -> usize {
-        self.taps().len() * (product::block() / self.taps().len()).max(1)
+        let most = (product::block() / self.taps().len()).max(1);
+        // A few channels more than that are better than a last block of a few channels.
+        let blocks = (2 * self.patches.chosen / most).div_ceil(2).max(1);
+        self.taps().len() * self.patches.chosen.div_ceil(blocks).max(1)
     }
 
     fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, height: usize, terms: Range<usize>, out: &mut [f32]) {
