@@ -8,6 +8,8 @@ use crate::product::{self, Ahead, Output, Panel, Product, SLACK, transpose};
 use crate::{Cpu, Task};
 use std::ops::Range;
 
+/// Tiles whose weights of one tap are packed together.
+const TOGETHER: usize = 8;
 /// Values of a cache line.
 const LINE: usize = 16;
 /// Columns of a panel at most.
@@ -95,21 +97,18 @@ impl Product for Direct<'_> {
                     transpose(cpu, (tile.len(), terms.len()), (from, all), (out, tile.len()));
                 }
             }
-            // Filter by filter, so that memory is read in order.
+            // Filter by filter, so that memory is read in order. Single taps come so fast that the places written
+            // matter: a few tiles at a time.
             Weights::Channels { w, taps: all } => {
                 let taps = self.taps();
-                for (index, filter) in (terms.start / taps.len()..terms.end / taps.len()).enumerate() {
-                    for tile in tiles() {
-                        let from = &w[(filter * self.rows + tile.start) * all..][..tile.len() * all];
-                        let out = &mut out[at(&tile) + index * taps.len() * tile.len()..];
-                        if taps.len() == all {
-                            transpose(cpu, (tile.len(), all), (from, all), (out, tile.len()));
-                        } else {
-                            for (tap, out) in taps.iter().zip(out.chunks_exact_mut(tile.len())) {
-                                for (i, value) in out.iter_mut().enumerate() {
-                                    *value = from[i * all + tap.index];
-                                }
-                            }
+                let tiles: Vec<_> = tiles().collect();
+                for some in tiles.chunks(if all == 1 { TOGETHER } else { tiles.len() }) {
+                    for (index, filter) in (terms.start / taps.len()..terms.end / taps.len()).enumerate() {
+                        for tile in some {
+                            let from = &w[(filter * self.rows + tile.start) * all..][..tile.len() * all];
+                            let len = taps.len() * tile.len();
+                            let out = &mut out[at(tile) + index * len..][..len];
+                            pack_taps(cpu, taps, all, from, out);
                         }
                     }
                 }
@@ -201,6 +200,27 @@ impl Product for Direct<'_> {
                 // SAFETY: tiles of one product do not overlap, and products of one call write other channels
                 // or other residues of the stride.
                 unsafe { memory.write(start, step.1, line) };
+            }
+        }
+    }
+}
+
+/// The weights `from[row][all taps]` of one filter: `out[tap][row]` for these taps.
+fn pack_taps(cpu: &Cpu, taps: &[Tap], all: usize, from: &[f32], out: &mut [f32]) {
+    let rows = from.len() / all;
+    if all == 1 {
+        // A call would cost more than these few values.
+        let ((pairs, last), (from_pairs, from_last)) = (out.as_chunks_mut::<2>(), from.as_chunks::<2>());
+        for (to, from) in pairs.iter_mut().zip(from_pairs) {
+            *to = *from;
+        }
+        last.copy_from_slice(from_last);
+    } else if taps.len() == all {
+        transpose(cpu, (rows, all), (from, all), (out, rows));
+    } else {
+        for (tap, out) in taps.iter().zip(out.chunks_exact_mut(rows)) {
+            for (i, value) in out.iter_mut().enumerate() {
+                *value = from[i * all + tap.index];
             }
         }
     }

@@ -254,7 +254,15 @@ impl Task for Stage<'_> {
 /// `to[k] = from[k·step]`
 #[inline(always)]
 fn copy_line(from: &[f32], step: usize, to: &mut [f32]) {
-    if step > 1 {
+    if step == 2 {
+        // Written so that it is done with whole registers.
+        let last = to.len() - 1;
+        let (pairs, _) = from[..2 * last].as_chunks::<2>();
+        for (value, [first, _]) in to.iter_mut().zip(pairs) {
+            *value = *first;
+        }
+        to[last] = from[2 * last];
+    } else if step > 1 {
         for (k, value) in to.iter_mut().enumerate() {
             *value = from[k * step];
         }

@@ -17,6 +17,8 @@ fn most_terms() -> usize {
 /// Rows and columns that a thread takes together: their sums stay in the second-level cache.
 const ROWS: usize = 512;
 const COLUMNS: usize = 288;
+/// Tiles that are handed on together: whole cache lines of the output.
+const TOGETHER: usize = 8;
 
 /// A product whose terms come in leaves.
 pub(crate) trait LeafProduct: Sync {
@@ -37,7 +39,7 @@ pub(crate) trait LeafProduct: Sync {
     /// Writes `out[k][panel.width]`, the right operand, anything beyond the last column. `out` has [`SLACK`]
     /// values more, for anything.
     fn pack_columns(&self, cpu: &Cpu, panel: &Panel, terms: Range<usize>, out: &mut [f32]);
-    /// Takes a finished tile `[rows.len()][panel.width]`. Tiles of one product never overlap.
+    /// Takes some finished rows of a panel, `[rows.len()][panel.width]`. None comes twice.
     fn store(&self, cpu: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]);
 }
 
@@ -179,19 +181,22 @@ impl<P: LeafProduct> Piece<'_, P> {
         for block in &plan.blocks {
             self.block(block, rows.clone(), plan.sums, &mut sums);
         }
+        let mut finished = Buffer::zeros(TOGETHER * self.kernel.rows * self.kernel.width());
         let mut tiles = &sums[..];
         for panel in self.panels {
-            for tile in self.tiles.clone() {
-                let rows = self.rows(tile);
-                let size = rows.len() * panel.width;
-                let (one, rest) = tiles.split_at(plan.sums * size);
-                match plan.result {
-                    Some(result) => {
-                        self.product.store(self.cpu, rows, panel, &one[result * size..(result + 1) * size]);
+            for first in self.tiles.clone().step_by(TOGETHER) {
+                let last = (first + TOGETHER).min(self.tiles.end) - 1;
+                let mut done = 0;
+                for tile in first..=last {
+                    let size = self.rows(tile).len() * panel.width;
+                    let (one, rest) = tiles.split_at(plan.sums * size);
+                    if let Some(result) = plan.result {
+                        finished[done..done + size].copy_from_slice(&one[result * size..][..size]);
                     }
-                    None => self.product.store(self.cpu, rows, panel, &vec![0.0; size]),
+                    (done, tiles) = (done + size, rest);
                 }
-                tiles = rest;
+                let rows = self.rows(first).start..self.rows(last).end;
+                self.product.store(self.cpu, rows, panel, &finished[..done]);
             }
         }
     }
