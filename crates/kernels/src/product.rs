@@ -159,6 +159,14 @@ pub(crate) fn even(count: usize, parts: usize, part: usize) -> Range<usize> {
     part * count / parts..(part + 1) * count / parts
 }
 
+/// Panels and tiles of rows in the order in which they meet: a few tiles meet each panel, then the next few.
+fn order(tiles: Range<usize>, few: usize, panels: usize) -> impl Iterator<Item = (usize, usize)> {
+    tiles.clone().step_by(few).flat_map(move |first| {
+        let some = first..(first + few).min(tiles.end);
+        (0..panels).flat_map(move |panel| some.clone().map(move |tile| (panel, tile)))
+    })
+}
+
 /// Computes every output of `product`.
 pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
     if product.rows() == 0 || product.columns() == 0 {
@@ -266,48 +274,41 @@ impl<'a, P: Product> Work<'a, P> {
             };
             let share = ahead.as_ref().map_or(0, |ahead| ahead.len().div_ceil(tiles.len() * panels.len()));
             let mut kept = 0;
-            for first in tiles.clone().step_by((ROWS / kernel.rows).max(1)) {
-                let some = first..(first + (ROWS / kernel.rows).max(1)).min(tiles.end);
-                for (index, panel) in panels.iter().enumerate() {
-                    for tile in some.clone() {
-                        if let Some(ahead) = &mut ahead {
-                            ahead.ask(share);
-                        }
-                        let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
-                        let packed =
-                            (rows.start - all.start) * block.len()..(rows.end - all.start) * block.len();
-                        let unplaced = kept..kept + rows.len() * panel.width;
-                        let (to, stride) = match places[index] {
-                            Some(place) => {
-                                let Output { memory, stride } = product.output();
-                                let first = rows.start * stride + place;
-                                let len = (rows.len() - 1) * stride + panel.width;
-                                (memory.pointer(first..first + len), stride)
-                            }
-                            None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
-                        };
-                        let tile = Tile {
-                            left: Left::Packed(&left[packed]),
-                            right: &self.columns[index * self.slot..],
-                            terms: block.len(),
-                            to,
-                            stride,
-                            resume: start > 0,
-                            earlier: &[],
-                            finish: match places[index] {
-                                Some(place) if block.end == terms => product.finish(rows.clone(), place),
-                                _ => None,
-                            },
-                        };
-                        // SAFETY: the output was measured where `to` was made, a residual where the product was;
-                        // tiles of one product do not overlap.
-                        unsafe { kernel.run(rows.len(), panel.width, &tile) };
-                        if places[index].is_none() && block.end == terms {
-                            product.store(cpu, &group, index, rows, &self.tiles[unplaced.clone()]);
-                        }
-                        kept = if several { unplaced.end } else { 0 };
-                    }
+            for (index, tile) in order(tiles.clone(), (ROWS / kernel.rows).max(1), panels.len()) {
+                if let Some(ahead) = &mut ahead {
+                    ahead.ask(share);
                 }
+                let (panel, place) = (&panels[index], places[index]);
+                let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
+                let packed = (rows.start - all.start) * block.len()..(rows.end - all.start) * block.len();
+                let unplaced = kept..kept + rows.len() * panel.width;
+                let (to, stride) = match place {
+                    Some(place) => {
+                        let Output { memory, stride } = product.output();
+                        let first = rows.start * stride + place;
+                        let len = (rows.len() - 1) * stride + panel.width;
+                        (memory.pointer(first..first + len), stride)
+                    }
+                    None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
+                };
+                let last = block.end == terms;
+                let tile = Tile {
+                    left: Left::Packed(&left[packed]),
+                    right: &self.columns[index * self.slot..],
+                    terms: block.len(),
+                    to,
+                    stride,
+                    resume: start > 0,
+                    earlier: &[],
+                    finish: place.filter(|_| last).and_then(|place| product.finish(rows.clone(), place)),
+                };
+                // SAFETY: the output was measured where `to` was made, a residual where the product was; tiles of
+                // one product do not overlap.
+                unsafe { kernel.run(rows.len(), panel.width, &tile) };
+                if place.is_none() && last {
+                    product.store(cpu, &group, index, rows, &self.tiles[unplaced.clone()]);
+                }
+                kept = if several { unplaced.end } else { 0 };
             }
         }
     }
