@@ -50,8 +50,8 @@ fn an_honest_run_is_proved_on_every_instruction_set_in_a_fresh_process() {
     for isa in Isa::present() {
         let mut command = place.command(&VERIFY);
         let said = printed(command.env("KINONE_ISA", isa.name()).output().unwrap(), &VERIFY);
-        let words =
-            "21 links and 6 checkpoints are sound; 20 steps made again with equal bits, among them 1 to 20";
+        let words = "21 links and 6 checkpoints are sound; 20 steps made again with equal bits, among them 1 to 20; \
+             the weights, scores and summary of its end follow from them";
         assert_eq!(said.trim(), words, "{isa}");
     }
     place.succeeds(&["verify", "--run-dir=run", "--from=10", "--to=12"]);
@@ -166,9 +166,111 @@ fn files_that_are_gone_emptied_or_of_another_run_are_named() {
     for name in ["best", "last"] {
         let file = format!("checkpoints/{name}.safetensors");
         let other = fs::read(place.path(&format!("other/{file}"))).unwrap();
-        let words = [&file[..], "the checkpoints lead to"];
+        let words = [&file[..], "weights_sha256 is recorded as"];
         refused_with(&place, &format!("run/{file}"), |bytes| *bytes = other, &words);
     }
+    place.succeeds(&VERIFY);
+}
+
+/// Another last digit for the number after `name`, wherever that stands.
+fn another(name: &'static str) -> impl FnOnce(&mut Vec<u8>) {
+    move |bytes| {
+        let start =
+            bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap() + name.len();
+        let is_end = |byte: &u8| !byte.is_ascii_digit() && !b" .-e".contains(byte);
+        let end = start + bytes[start..].iter().position(is_end).unwrap() - 1;
+        bytes[end] = if bytes[end] == b'1' { b'2' } else { b'1' };
+    }
+}
+
+/// Scores, losses, and what the weights say of themselves.
+#[test]
+fn what_a_run_came_to_is_held_against_what_is_made_again() {
+    let place = recorded();
+    let summary = "run/summary.json";
+    for name in ["test_auroc_macro", "train_loss", "best_epoch", "parameters", "seed"] {
+        let text: &'static str = Box::leak(format!("\"{name}\":").into_boxed_str());
+        refused_with(&place, summary, another(text), &["step 20: ", "summary.json", name, "was found to be"]);
+    }
+    let log = "run/log.jsonl";
+    for name in ["train_loss", "val_loss"] {
+        let text: &'static str = Box::leak(format!("\"{name}\":").into_boxed_str());
+        refused_with(&place, log, another(text), &["step 10: log.jsonl: ", name, "was found to be"]);
+    }
+    // Of a header no digit can be changed, neither for `verify` nor for what uses the weights.
+    let best = "run/checkpoints/best.safetensors";
+    let words = ["best.safetensors", "its header does not have the hash it states"];
+    refused_with(&place, best, another(r#"pixel_mean\":"#), &words);
+    let kept = fs::read(place.path(best)).unwrap();
+    let mut bytes = kept.clone();
+    another(r#"pixel_mean\":"#)(&mut bytes);
+    fs::write(place.path(best), bytes).unwrap();
+    place.refuses(4, &words, &["evaluate", "--run-dir=run", "--threads=1"]);
+    fs::write(place.path(best), kept).unwrap();
+    place.succeeds(&VERIFY);
+    // Without checkpoints of steps the weights are held against what was made again.
+    for entry in fs::read_dir(place.path("run/checkpoints")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("step_") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    place.succeeds(&VERIFY);
+    let last = fs::read(place.path("run/checkpoints/last.safetensors")).unwrap();
+    if last != fs::read(place.path(best)).unwrap() {
+        refused_with(
+            &place,
+            best,
+            |bytes| *bytes = last,
+            &["best.safetensors", "weights_sha256 is recorded"],
+        );
+    }
+}
+
+/// Checkpoints under right hashes that say something else than the run did.
+#[test]
+fn what_a_checkpoint_says_is_held_against_the_chain_and_what_is_made_again() {
+    let place = recorded();
+    let path = place.path("run/checkpoints/step_00000008.safetensors");
+    let kept = fs::read(&path).unwrap();
+    let forge = |change: &dyn Fn(&mut Checkpoint), words: &[&str]| {
+        let mut checkpoint = Checkpoint::load(&Cpu::current(), &path).unwrap();
+        change(&mut checkpoint);
+        checkpoint.save(&Cpu::current(), &path).unwrap();
+        place.refuses(1, words, &VERIFY);
+        fs::write(&path, &kept).unwrap();
+    };
+    let chain = ["step 8: ", "and the chain differ: "];
+    forge(&|c| c.header.config.lr = 0.5, &[&chain[..], &["lr is recorded as"]].concat());
+    forge(&|c| c.header.data_sha256 = "0".repeat(64), &[&chain[..], &["the hash of the data"]].concat());
+    let made = ["step 8: ", "does not say how far the run had come"];
+    forge(&|c| c.header.progress.loss_sum += 1.0, &made);
+    forge(&|c| c.header.progress.epoch_steps = 0, &made);
+    forge(&|c| c.header.pixel_mean += 0.5, &["step 8: ", "images were prepared so"]);
+    forge(&|c| c.header.classes[0] = "Hernia".to_owned(), &["step 8: ", "images were prepared so"]);
+    place.succeeds(&VERIFY);
+}
+
+/// A chain whose hashes are right and whose settings no run can have.
+#[test]
+fn settings_in_the_chain_that_no_run_can_have_are_refused() {
+    let place = recorded();
+    let forged = |from: &'static str, to: &'static str| {
+        move |bytes: &mut Vec<u8>| {
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            let (open, _) = text.lines().next().unwrap().split_once(",\"hash\":").unwrap();
+            let forged = open.replacen(from, to, 1);
+            assert!(forged != open, "{from}");
+            *bytes = format!("{forged},\"hash\":\"{}\"}}\n", hash::bytes(forged.as_bytes())).into_bytes();
+        }
+    };
+    let chain = "run/chain.jsonl";
+    let words = ["step 0: the chain's settings are none of a run: ", "`data` is missing, or a stranger"];
+    refused_with(&place, chain, forged("\"config\":{", "\"config\":{\"data\":\"x\","), &words);
+    let words = ["step 0: ", "accumulate = 0: at least 1 batch a step is needed"];
+    refused_with(&place, chain, forged("\"accumulate\":1", "\"accumulate\":0"), &words);
+    let words = ["step 0: the header's seed is 43, that of its settings 42"];
+    refused_with(&place, chain, forged("},\"seed\":42", "},\"seed\":43"), &words);
     place.succeeds(&VERIFY);
 }
 

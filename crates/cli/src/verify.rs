@@ -25,7 +25,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "B", conflicts_with = "sample", value_parser = whole::<u64>)]
     to: Option<u64>,
 
-    /// Make about this share of the steps again, in stretches chosen at random, such as 1%
+    /// Make about this share of the steps again, such as 1%: stretches that begin at the start and behind checkpoints,
+    /// chosen at random. Where few checkpoints were kept, steps far behind one are never chosen
     #[arg(long, value_name = "P", value_parser = share)]
     sample: Option<f64>,
 }
@@ -74,8 +75,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let proof = verify(&run, &config, stretch, &Cpu::current(), &mut |_| count += 1)?;
     let stretches: Vec<String> =
         proof.stretches.iter().map(|s| format!("{} to {}", s.start(), s.end())).collect();
+    let end = if proof.end { "; the weights, scores and summary of its end follow from them" } else { "" };
     out(format_args!(
-        "{} links and {} checkpoints are sound; {count} steps made again with equal bits, among them {}",
+        "{} links and {} checkpoints are sound; {count} steps made again with equal bits, among them {}{end}",
         proof.links,
         proof.checkpoints,
         stretches.join(", ")

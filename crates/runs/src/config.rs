@@ -180,6 +180,20 @@ pub struct ConfigError {
     pub expected: &'static str,
 }
 
+/// Why the settings of a chain are none of a run.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A setting that one side has and the other has not.
+    #[error("`{0}` is missing, or a stranger")]
+    Names(String),
+    /// A value of another kind.
+    #[error(transparent)]
+    Kind(#[from] serde_json::Error),
+    /// A value that no run can have.
+    #[error(transparent)]
+    Value(#[from] ConfigError),
+}
+
 /// A setting that two configurations do not share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
@@ -230,11 +244,16 @@ impl Config {
     /// This configuration with other settings where they decide the bits: those of a chain.
     ///
     /// # Errors
-    /// A setting is unknown or has a value that it cannot have.
+    /// A setting is missing or unknown, or has a value that no run can have.
     pub fn with_identity(
         &self,
         identity: &serde_json::Map<String, serde_json::Value>,
-    ) -> Result<Config, serde_json::Error> {
+    ) -> Result<Config, IdentityError> {
+        let own = self.identity();
+        let differs = |name: &&String| own.contains_key(*name) != identity.contains_key(*name);
+        if let Some(name) = own.keys().chain(identity.keys()).find(differs) {
+            return Err(IdentityError::Names(name.clone()));
+        }
         let mut json = serde_json::json!(self);
         for (name, value) in identity {
             let name = name.replace('-', "_");
@@ -245,7 +264,9 @@ impl Config {
             };
             place[name] = value.clone();
         }
-        serde_json::from_value(json)
+        let config: Config = serde_json::from_value(json)?;
+        config.validate()?;
+        Ok(config)
     }
 
     /// The settings that decide the bits and differ in `to`.
@@ -400,6 +421,15 @@ pub(crate) mod tests {
         let said: Vec<String> = a.differences(&b).iter().map(ToString::to_string).collect();
         assert_eq!(said, ["epochs 2 -> 3", "images 100 -> 200", "lr 0.001 -> 0.5"]);
         assert_eq!(a.with_identity(&b.identity()).unwrap(), b);
+        let strange = |name: &str, value: serde_json::Value| {
+            let mut identity = b.identity();
+            identity.insert(name.to_owned(), value);
+            a.with_identity(&identity).unwrap_err().to_string()
+        };
+        assert_eq!(strange("data", "x".into()), "`data` is missing, or a stranger");
+        assert_eq!(strange("accumulate", 0.into()), "accumulate = 0: at least 1 batch a step is needed");
+        assert!(strange("lr", "x".into()).contains("invalid type"));
+        assert!(a.with_identity(&serde_json::Map::new()).is_err());
         let changeable: Vec<bool> = a.differences(&b).iter().map(Config::is_changeable).collect();
         assert_eq!(changeable, [true, false, true]);
     }

@@ -97,10 +97,9 @@ pub fn cut(path: &Path, step: u64, epochs: u32) -> Result<(), FileError> {
 /// # Errors
 /// The system refused.
 pub fn mend(path: &Path, links: &[&StepLink]) -> Result<usize, FileError> {
-    let agrees = |rows: Vec<Row>| {
-        rows.len() >= links.len() && rows.iter().zip(links).all(|(row, link)| row.is_of(link))
-    };
-    if rows(path).is_ok_and(agrees) {
+    let agrees =
+        |rows: &[Row]| rows.len() >= links.len() && rows.iter().zip(links).all(|(row, link)| row.is_of(link));
+    if rows(path).is_ok_and(|rows| agrees(&rows.steps)) {
         return Ok(0);
     }
     let bytes = match kinone_files::read_regular(path, LARGEST) {
@@ -195,13 +194,38 @@ impl Row {
     }
 }
 
-/// The steps of a log. Events of other kinds are passed over, and a last line that was not finished.
+/// An epoch's end as the log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRow {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// The mean loss of its steps.
+    pub train_loss: f64,
+    /// The loss on the validation part.
+    pub val_loss: Option<f64>,
+    /// The mean area under the curve there.
+    pub val_auroc_macro: Option<f64>,
+    /// The learning rate of its last step.
+    pub lr: f32,
+}
+
+/// What a log says of a run's course.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// The steps, in the order of the file.
+    pub steps: Vec<Row>,
+    /// The ends of epochs, in the order of the file.
+    pub epochs: Vec<EpochRow>,
+}
+
+/// The steps and the ends of epochs of a log. Events of other kinds are passed over, and a last line that was not
+/// finished.
 ///
 /// # Errors
 /// The file cannot be read, or a line is no event: which, and why.
-pub fn rows(path: &Path) -> Result<Vec<Row>, String> {
+pub fn rows(path: &Path) -> Result<Rows, String> {
     let bytes = kinone_files::read_regular(path, LARGEST).map_err(|error| error.to_string())?;
-    let mut rows = Vec::new();
+    let mut rows = Rows::default();
     for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let wrong = |reason: String| format!("{}, line {}: {reason}", path.display(), number + 1);
         if !line.ends_with(b"\n") {
@@ -211,9 +235,12 @@ pub fn rows(path: &Path) -> Result<Vec<Row>, String> {
             serde_json::from_slice(line).map_err(|error| wrong(format!("no JSON object: {error}")))?;
         match event["event"].as_str() {
             Some("step") => {
-                rows.push(serde_json::from_value(event).map_err(|error| wrong(error.to_string()))?)
+                rows.steps.push(serde_json::from_value(event).map_err(|error| wrong(error.to_string()))?)
             }
-            Some("start" | "resume" | "epoch" | "error" | "end") => {}
+            Some("epoch") => {
+                rows.epochs.push(serde_json::from_value(event).map_err(|error| wrong(error.to_string()))?)
+            }
+            Some("start" | "resume" | "error" | "end") => {}
             _ => return Err(wrong("no event of a run".to_owned())),
         }
     }
@@ -359,7 +386,8 @@ mod tests {
         let links: Vec<StepLink> = (1..=4).map(|step| link(row(step))).collect();
         let links: Vec<&StepLink> = links.iter().collect();
         let logged = |step: u64| format!("{}\n", row(step).json());
-        let (start, end) = ("{\"event\":\"start\"}\n", "{\"event\":\"epoch\",\"epoch\":1}\n");
+        let start = "{\"event\":\"start\"}\n";
+        let end = "{\"event\":\"epoch\",\"epoch\":1,\"train_loss\":0.1,\"lr\":0.1}\n";
         let whole = [start, &logged(1), &logged(2), end, &logged(3), &logged(4)].concat();
         for (text, made) in [
             (whole.clone(), 0),
@@ -372,11 +400,14 @@ mod tests {
         ] {
             std::fs::write(&path, &text).unwrap();
             assert_eq!(mend(&path, &links).unwrap(), made, "{text}");
-            assert!(rows(&path).unwrap().iter().zip(&links).all(|(row, link)| row.is_of(link)), "{text}");
+            assert!(
+                rows(&path).unwrap().steps.iter().zip(&links).all(|(row, link)| row.is_of(link)),
+                "{text}"
+            );
             assert!(std::fs::read_to_string(&path).unwrap().starts_with(&whole), "{text}");
         }
         std::fs::remove_file(&path).unwrap();
         assert_eq!(mend(&path, &links).unwrap(), 4);
-        assert_eq!(rows(&path).unwrap(), (1..=4).map(row).collect::<Vec<_>>());
+        assert_eq!(rows(&path).unwrap().steps, (1..=4).map(row).collect::<Vec<_>>());
     }
 }

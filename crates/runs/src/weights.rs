@@ -40,6 +40,18 @@ pub struct Header {
     pub thresholds: Vec<Option<f32>>,
     /// The hash of the weights ([`digest`]).
     pub weights_sha256: String,
+    /// The hash of this header, as it stands in the file but with nothing here. Filled in on saving.
+    #[serde(default)]
+    pub header_sha256: String,
+}
+
+impl Header {
+    /// The entry in the file, with its hash filled in.
+    fn sealed(&self) -> Result<String, serde_json::Error> {
+        let open = Header { header_sha256: String::new(), ..self.clone() };
+        let header_sha256 = crate::hash::bytes(serde_json::to_string(&open)?.as_bytes());
+        serde_json::to_string(&Header { header_sha256, ..open })
+    }
 }
 
 /// Why weights cannot be read.
@@ -84,7 +96,8 @@ const KEY: &str = "kinone";
 /// # Errors
 /// The system refused.
 pub fn save(path: &Path, header: &Header, dictionary: &Dictionary) -> Result<(), WeightsError> {
-    let text = serde_json::to_string(header)
+    let text = header
+        .sealed()
         .map_err(|error| WeightsError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
     write(path, dictionary, Some(HashMap::from([(KEY.to_owned(), text)])))
 }
@@ -151,6 +164,10 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Header, Dictionary), WeightsError
             format!("made under contract {}, this program keeps contract {CONTRACT}", header.contract);
         return Err(damaged(reason));
     }
+    if header.sealed().map_err(|error| not_ours(&error))? != *text {
+        let stated = &header.header_sha256;
+        return Err(damaged(format!("damaged: its header does not have the hash it states ({stated})")));
+    }
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| not_ours(&error))?;
     let mut dictionary = Dictionary::new();
     for (name, view) in tensors.tensors() {
@@ -201,6 +218,7 @@ mod tests {
             val_auroc_macro: Some(0.1 + 0.2),
             thresholds: vec![Some(-2.0e-7)],
             weights_sha256: digest(&dictionary),
+            header_sha256: String::new(),
         };
         (header, dictionary)
     }
@@ -214,7 +232,7 @@ mod tests {
         save(&b, &header, &dictionary).unwrap();
         assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
         let (read, values) = load(&a).unwrap();
-        assert_eq!(read, header);
+        assert_eq!(Header { header_sha256: String::new(), ..read }, header);
         assert_eq!(digest(&values), header.weights_sha256);
     }
 
@@ -227,7 +245,11 @@ mod tests {
         let good = std::fs::read(&path).unwrap();
         let mut flipped = good.clone();
         *flipped.last_mut().unwrap() ^= 1;
-        for bad in [&flipped[..], &good[..good.len() - 3], b"", b"not at all"] {
+        // A digit of the header: what a later command must know is under a hash too.
+        let mean = good.windows(3).position(|window| window == b"0.1").unwrap();
+        let mut header = good.clone();
+        header[mean + 2] = b'9';
+        for bad in [&flipped[..], &header[..], &good[..good.len() - 3], b"", b"not at all"] {
             std::fs::write(&path, bad).unwrap();
             assert!(matches!(load(&path), Err(WeightsError::Damaged { .. })));
         }

@@ -49,6 +49,11 @@ impl<'a> Plan<'a> {
         self.loader.train_images()
     }
 
+    /// The classes, in the order of the logits.
+    pub fn classes(&self) -> Vec<String> {
+        self.data.classes().names().iter().map(|&name| name.to_owned()).collect()
+    }
+
     /// The bytes of a checkpoint's tensors, about.
     pub fn state_bytes(&self, model: &ResNet) -> u64 {
         let parameters = kinone_nn::state::parameters(model);
@@ -291,7 +296,7 @@ impl<'a> Course<'a> {
 
     /// A checkpoint of where the run stands; `link` is the hash of the chain's last link.
     pub fn checkpoint(&self, started: &str, version: &str, data_sha256: &str, link: &str) -> Checkpoint {
-        let Plan { config, data, preprocessing, .. } = self.plan;
+        let Plan { config, preprocessing, .. } = self.plan;
         let header = checkpoint::Header {
             format: checkpoint::FORMAT,
             contract: CONTRACT,
@@ -299,7 +304,7 @@ impl<'a> Course<'a> {
             started: started.to_owned(),
             config: Config::clone(config),
             data_sha256: data_sha256.to_owned(),
-            classes: names(data),
+            classes: self.plan.classes(),
             image_size: preprocessing.size,
             pixel_mean: preprocessing.mean,
             pixel_std: preprocessing.std,
@@ -319,12 +324,12 @@ impl<'a> Course<'a> {
             Some(best) => (best.epoch, best.val_auroc_macro, &best.thresholds),
             None => (progress.epoch - 1, progress.val_auroc_macro, &progress.thresholds),
         };
-        let Plan { config, data, preprocessing, .. } = self.plan;
+        let Plan { config, preprocessing, .. } = self.plan;
         Header {
             contract: CONTRACT,
             model: config.model.clone(),
             conv_algo: config.conv_algo,
-            classes: names(data),
+            classes: self.plan.classes(),
             image_size: preprocessing.size,
             pixel_mean: preprocessing.mean,
             pixel_std: preprocessing.std,
@@ -332,12 +337,9 @@ impl<'a> Course<'a> {
             val_auroc_macro,
             thresholds: thresholds.clone(),
             weights_sha256,
+            header_sha256: String::new(),
         }
     }
-}
-
-fn names(data: &Dataset) -> Vec<String> {
-    data.classes().names().iter().map(|&name| name.to_owned()).collect()
 }
 
 fn as_arrays(plan: &Plan, batch: kinone_xray::Batch) -> Batch {

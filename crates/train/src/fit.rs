@@ -10,7 +10,7 @@ use crate::trainer::{Step, StepError};
 use kinone_files::FileError;
 use kinone_kernels::Cpu;
 use kinone_metrics::Report;
-use kinone_nn::state::StateError;
+use kinone_nn::state::{Dictionary, StateError};
 use kinone_runs::CONTRACT;
 use kinone_runs::chain::ChainError;
 use kinone_runs::checkpoint::CheckpointError;
@@ -18,6 +18,7 @@ use kinone_runs::config::Difference;
 use kinone_runs::control::{Control, Doing, Request};
 use kinone_runs::directory::{RunDirectory, RunError};
 use kinone_runs::log::Event;
+use kinone_runs::progress::Best;
 use kinone_runs::store::Newest;
 use kinone_runs::summary::Summary;
 use kinone_runs::weights::{self, WeightsError};
@@ -231,31 +232,15 @@ impl Fit<'_> {
             unreachable!("a run that is finished has ended an epoch")
         };
         let (_, best_weights) = weights::load(&record.run.best_weights())?;
-        let test = match self.test(&best_weights)? {
-            Ok(test) => test,
-            Err(Stop(signal)) => return Ok(End::Stopped { step: course.progress.step, signal }),
+        let Some(test) = test(self.plan, &best_weights, &|| self.observer.signal().is_some())? else {
+            return Ok(End::Stopped { step: course.progress.step, signal: self.observer.signal() });
         };
-        let Plan { config, data, .. } = self.plan;
-        let epochs = course.progress.epoch - 1;
         let summary = Summary {
-            contract: CONTRACT,
-            model: config.model.clone(),
-            parameters: course.trainer.parameter_count(),
-            seed: config.seed,
-            epochs,
-            best_epoch: best.epoch,
-            weights_sha256: weights::digest(&course.trainer.weights()),
-            best_weights_sha256: best.weights_sha256,
-            chain_sha256: record.chain.last().to_owned(),
-            train_loss: course.progress.train_loss.unwrap_or_default(),
-            val_auroc_macro: best.val_auroc_macro,
-            test_auroc_macro: test.as_ref().and_then(|report| report.auroc_macro),
-            split: data.report().split.clone(),
-            images: data.report().images,
             images_per_second: if training > 0.0 { trained as f64 / training } else { 0.0 },
             wall_seconds: record.seconds(),
             isa: self.cpu.isa().name().to_owned(),
             threads: self.cpu.threads(),
+            ..summary(self.plan, course, &best, test.as_ref(), record.chain.last())
         };
         record.write_archive(&best_weights)?;
         record.log.append(&Event::End { weights_sha256: &summary.weights_sha256 })?;
@@ -369,17 +354,52 @@ impl Fit<'_> {
             None => Err(Stop(self.observer.signal())),
         })
     }
+}
 
-    fn test(&self, weights: &kinone_nn::state::Dictionary) -> Result<Result<Option<Report>, Stop>, FitError> {
-        let Plan { config, data, preprocessing, .. } = self.plan;
-        if data.part(Part::Test).is_empty() {
-            return Ok(Ok(None));
-        }
-        let model = prepare::holding(config, weights)?;
-        let is_stopped = || self.observer.signal().is_some();
-        match evaluate::score_until(&model, data, Part::Test, preprocessing, &is_stopped)? {
-            Some(scores) => Ok(Ok(Some(scores.report(data.classes().names()).map_err(EvaluateError::from)?))),
-            None => Ok(Err(Stop(self.observer.signal()))),
-        }
+/// The worth of weights on the test part, if it has images; `None` as soon as `is_stopped` says so.
+pub(crate) fn test(
+    plan: &Plan,
+    weights: &Dictionary,
+    is_stopped: &dyn Fn() -> bool,
+) -> Result<Option<Option<Report>>, FitError> {
+    let Plan { config, data, preprocessing, .. } = plan;
+    if data.part(Part::Test).is_empty() {
+        return Ok(Some(None));
+    }
+    let model = prepare::holding(config, weights)?;
+    match evaluate::score_until(&model, data, Part::Test, preprocessing, is_stopped)? {
+        Some(scores) => Ok(Some(Some(scores.report(data.classes().names()).map_err(EvaluateError::from)?))),
+        None => Ok(None),
+    }
+}
+
+/// What a run came to that stands at its end, without what depends on the machine.
+pub(crate) fn summary(
+    plan: &Plan,
+    course: &Course,
+    best: &Best,
+    test: Option<&Report>,
+    chain: &str,
+) -> Summary {
+    let Plan { config, data, .. } = plan;
+    Summary {
+        contract: CONTRACT,
+        model: config.model.clone(),
+        parameters: course.trainer.parameter_count(),
+        seed: config.seed,
+        epochs: course.progress.epoch - 1,
+        best_epoch: best.epoch,
+        weights_sha256: weights::digest(&course.trainer.weights()),
+        best_weights_sha256: best.weights_sha256.clone(),
+        chain_sha256: chain.to_owned(),
+        train_loss: course.progress.train_loss.unwrap_or_default(),
+        val_auroc_macro: best.val_auroc_macro,
+        test_auroc_macro: test.and_then(|report| report.auroc_macro),
+        split: data.report().split.clone(),
+        images: data.report().images,
+        images_per_second: 0.0,
+        wall_seconds: 0.0,
+        isa: String::new(),
+        threads: 0,
     }
 }

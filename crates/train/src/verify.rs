@@ -1,19 +1,21 @@
 //! Proving a record: a stretch of a run is made again on this machine, and every link compared.
 
 mod beside;
+mod end;
 
 use crate::course::{Course, Made, Plan};
 use crate::fit::FitError;
 use crate::index::Index;
+use crate::prepare;
 use crate::trace::transcribed;
-use crate::{prepare, record};
 use kinone_core::rng::Stream;
 use kinone_kernels::Cpu;
 use kinone_runs::chain::{self, Body, Header, Link, StepLink};
-use kinone_runs::checkpoint::Checkpoint;
+use kinone_runs::checkpoint::{self, Checkpoint};
 use kinone_runs::config::{Config, Difference};
 use kinone_runs::directory::RunDirectory;
-use kinone_runs::progress::Progress;
+use kinone_runs::log::EpochRow;
+use kinone_runs::progress::{Best, Progress};
 use kinone_runs::transcript::{self, Entry};
 use kinone_runs::{CONTRACT, hash, weights};
 use kinone_xray::{Dataset, Part};
@@ -38,6 +40,8 @@ pub struct Proof {
     pub checkpoints: usize,
     /// The stretches that were made again.
     pub stretches: Vec<RangeInclusive<u64>>,
+    /// Whether the run has ended, and its weights, scores and summary are what the record leads to.
+    pub end: bool,
 }
 
 /// Why a record is not proved.
@@ -65,12 +69,12 @@ struct Records {
     config: Config,
     header: Header,
     links: Vec<Link>,
-    /// Every sound checkpoint's step, and the hashes of its state.
-    checkpoints: BTreeMap<u64, BTreeMap<String, String>>,
-    /// What the newest of them says of the run's end: where it stands, and the hash of its weights.
-    newest: Option<(Progress, String)>,
-    /// The hashes of the best weights that the checkpoints state, in the order of their steps.
-    bests: Vec<String>,
+    /// Where the link of each step stands.
+    places: BTreeMap<u64, usize>,
+    /// What every sound checkpoint says, by its step.
+    checkpoints: BTreeMap<u64, checkpoint::Header>,
+    /// What the log says of the ends of epochs.
+    epochs: Vec<EpochRow>,
 }
 
 /// Verifies the record of a run. `progress(step)` is told of every step that was made again.
@@ -97,10 +101,13 @@ pub fn verify(
     let data = prepare::dataset(config, &Part::ALL, cpu, &|_, _| {}).map_err(FitError::from)?;
     let index = Index::of(&data, cpu);
     index.matches(&records.header.data_sha256, &run.index_file()).map_err(FitError::from)?;
+    records.compare_preparation(&data)?;
+    let mut end = false;
     for stretch in &stretches {
-        records.make_again(run, &data, stretch, cpu, progress)?;
+        end |= records.make_again(run, &data, stretch, cpu, progress)?;
     }
-    Ok(Proof { links: records.links.len(), checkpoints: records.checkpoints.len(), stretches })
+    let end = end || records.compare_kept_end(run, &data, cpu)?;
+    Ok(Proof { links: records.links.len(), checkpoints: records.checkpoints.len(), stretches, end })
 }
 
 impl Records {
@@ -118,13 +125,17 @@ impl Records {
             let found = header.contract;
             return fault(format!("the run was made under contract {found}, this program keeps {CONTRACT}"));
         }
-        let (checkpoints, bests) = (BTreeMap::new(), Vec::new());
-        let mut records = Records { config: config.clone(), header, links, checkpoints, newest: None, bests };
+        let step_of = |(place, link): (usize, &Link)| match &link.body {
+            Body::Step(link) => Some((link.step, place)),
+            _ => None,
+        };
+        let places = links.iter().enumerate().filter_map(step_of).collect();
+        let (checkpoints, epochs) = (BTreeMap::new(), Vec::new());
+        let mut records = Records { config: config.clone(), header, links, places, checkpoints, epochs };
         records.compare_settings(run)?;
         records.read_checkpoints(run, cpu)?;
         records.compare_log(run)?;
         records.compare_index(run)?;
-        records.compare_summary(run)?;
         records.compare_weights(run)?;
         Ok(records)
     }
@@ -134,10 +145,10 @@ impl Records {
     }
 
     fn link(&self, step: u64) -> Option<&StepLink> {
-        self.links.iter().find_map(|link| match &link.body {
-            Body::Step(found) if found.step == step => Some(found),
+        match &self.links[*self.places.get(&step)?].body {
+            Body::Step(link) => Some(link),
             _ => None,
-        })
+        }
     }
 
     /// The settings under which step `step + 1` was made, and up to which step they hold.
@@ -152,25 +163,50 @@ impl Records {
                 identity = &link.config;
             }
         }
-        match self.config.with_identity(identity) {
-            Ok(config) => Ok((config, until)),
-            Err(error) => fault(format!("the chain's settings are none of this program: {error}")),
-        }
+        Ok((self.settings(identity, step)?, until))
     }
 
-    /// Every checkpoint's bytes, and that it stands on its link.
+    /// The settings that a link states.
+    fn settings(
+        &self,
+        identity: &serde_json::Map<String, serde_json::Value>,
+        step: u64,
+    ) -> Result<Config, VerifyError> {
+        let stated = self.config.with_identity(identity);
+        stated.or_else(|error| fault(format!("step {step}: the chain's settings are none of a run: {error}")))
+    }
+
+    /// Every checkpoint's bytes, and that it stands on its link, under its settings.
     fn read_checkpoints(&mut self, run: &RunDirectory, cpu: &Cpu) -> Result<(), VerifyError> {
         let store = run.store();
+        let folder = run.path().join("checkpoints");
+        if let Err(error) = std::fs::read_dir(&folder) {
+            return fault(format!("{}: {error}", folder.display()));
+        }
         for step in store.steps() {
             let checkpoint = match Checkpoint::load(cpu, &store.path(step)) {
                 Ok(checkpoint) => checkpoint,
                 Err(error) => return fault(format!("step {step}: {error}")),
             };
             let found = &checkpoint.header;
-            let stands = self.links.iter().any(|l| l.step() == step && l.hash == found.link);
-            if !stands || found.progress.step != step {
-                let path = store.path(step);
+            let path = store.path(step);
+            let place = self.links.iter().position(|l| l.step() == step && l.hash == found.link);
+            let Some(place) = place.filter(|_| found.progress.step == step) else {
                 return fault(format!("step {step}: {} is not of this chain", path.display()));
+            };
+            let settings = self.links[..=place].iter().rev().find_map(|link| match &link.body {
+                Body::Override(link) => Some(&link.config),
+                _ => None,
+            });
+            let settings = self.settings(settings.unwrap_or(&self.header.config), step)?;
+            let differences = settings.differences(&found.config);
+            if !differences.is_empty() || found.data_sha256 != self.header.data_sha256 {
+                let what = if differences.is_empty() {
+                    "the hash of the data".to_owned()
+                } else {
+                    listed(&differences)
+                };
+                return fault(format!("step {step}: {} and the chain differ: {what}", path.display()));
             }
             let recorded = self.link(step).and_then(|link| link.state.as_ref());
             if let Some(state) = recorded.filter(|state| **state != found.state_sha256) {
@@ -179,10 +215,7 @@ impl Records {
                     found.state_sha256
                 ));
             }
-            let weights = weights::digest(&record::kept_weights(&checkpoint.tensors));
-            self.bests.extend(found.progress.best.as_ref().map(|best| best.weights_sha256.clone()));
-            self.newest = Some((checkpoint.header.progress, weights));
-            self.checkpoints.insert(step, checkpoint.header.tensors);
+            self.checkpoints.insert(step, checkpoint.header);
         }
         Ok(())
     }
@@ -193,7 +226,8 @@ impl Records {
             Stretch::Steps(from, to) => vec![from.unwrap_or(1)..=to.unwrap_or(last)],
             Stretch::Sample(share, seed) => {
                 let mut left = (share * last as f64).ceil() as u64;
-                // A stretch begins where its state is known: at the start and after each checkpoint.
+                // A stretch begins where its state is known, at the start and after each checkpoint: others would
+                // cost all steps up to them.
                 let starts: Vec<u64> = std::iter::once(0)
                     .chain(self.checkpoints.keys().copied().filter(|step| (1..last).contains(step)))
                     .collect();
@@ -212,7 +246,8 @@ impl Records {
         }
     }
 
-    /// Makes a stretch again, from the checkpoint before it, and compares every link.
+    /// Makes a stretch again, from the checkpoint before it, and compares every link. Whether it reached the end of a
+    /// run that has ended, and all that lies there is right.
     fn make_again(
         &self,
         run: &RunDirectory,
@@ -220,13 +255,14 @@ impl Records {
         stretch: &RangeInclusive<u64>,
         cpu: &Cpu,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<(), VerifyError> {
+    ) -> Result<bool, VerifyError> {
         let base = self.checkpoints.range(..*stretch.start()).next_back().map(|(step, _)| *step);
         let mut step = base.unwrap_or(0);
         let mut state = match base {
             Some(step) => Some(Checkpoint::load(cpu, &run.store().path(step)).map_err(FitError::from)?),
             None => None,
         };
+        let mut ends = Vec::new();
         while step < *stretch.end() {
             // Settings hold until the next override; the state is carried over it.
             let (config, until) = self.settings_after(step)?;
@@ -239,13 +275,18 @@ impl Records {
                 }
                 None => self.begin(&plan)?,
             };
+            ends.extend(course.progress.best.clone());
             while step < until {
-                step = self.compare_next(run, &mut course, &config, cpu)?;
+                step = self.compare_next(run, &mut course, &mut ends, cpu)?;
                 progress(step);
+            }
+            if step == self.last_step() && run.summary_file().exists() {
+                self.compare_end(run, &course, &plan)?;
+                return Ok(true);
             }
             state = Some(course.checkpoint("", "", "", ""));
         }
-        Ok(())
+        Ok(false)
     }
 
     /// The course before the first step, its weights held against the header.
@@ -259,20 +300,22 @@ impl Records {
         Ok(course)
     }
 
-    /// Makes one step and compares it: its link, its transcript, its checkpoint, as far as there are any.
+    /// Makes one step and compares it: its link, its transcript, the end of its epoch, its checkpoint, as far as there
+    /// are any. `ends` are the epochs that may be called the best.
     fn compare_next(
         &self,
         run: &RunDirectory,
         course: &mut Course,
-        config: &Config,
+        ends: &mut Vec<Best>,
         cpu: &Cpu,
     ) -> Result<u64, VerifyError> {
-        if course.is_epoch_over() {
-            let follows = config.schedule == kinone_runs::config::ScheduleName::Plateau;
-            let validation = if follows { course.validate(&|| false).map_err(FitError::from)? } else { None };
-            course.end_epoch(&validation.unwrap_or_default());
-        }
         let step = course.progress.step + 1;
+        if course.is_epoch_over() {
+            ends.push(self.compare_epoch(course)?);
+        }
+        if course.is_finished() {
+            return fault(format!("step {step}: the record has it, but its settings end the run before"));
+        }
         let recorded = transcript::read(run.path(), step);
         let (made, entries) = match recorded {
             Some(_) => {
@@ -290,16 +333,12 @@ impl Records {
         if let Some(Some(operator)) = operator {
             return fault(format!("step {step}: the link is right, but the transcript is not: {operator}"));
         }
+        let before = course.progress.clone();
+        if course.is_epoch_over() {
+            ends.push(self.compare_epoch(course)?);
+        }
         if let Some(kept) = self.checkpoints.get(&step) {
-            let found = hash::values(cpu, &course.trainer.state());
-            let names = kept.keys().chain(found.keys());
-            if let Some(name) = names.into_iter().find(|name| kept.get(*name) != found.get(*name)) {
-                let of = |hashes: &BTreeMap<String, String>| hashes.get(name).cloned().unwrap_or_default();
-                let (kept, found) = (of(kept), of(&found));
-                return fault(format!(
-                    "step {step}: tensor `{name}` of the checkpoint hashes to {kept}, made again to {found}"
-                ));
-            }
+            compare_checkpoint(kept, &before, course, ends, cpu)?;
         }
         Ok(step)
     }
@@ -334,4 +373,46 @@ fn differing_operator(recorded: &[Entry], found: &[Entry]) -> Option<String> {
     let hash = |entry: Option<&Entry>| entry.map_or("nothing".to_owned(), |entry| entry.sha256.clone());
     let name = recorded.or(found).map(ToString::to_string).unwrap_or_default();
     Some(format!("{name}: recorded {}, found {}", hash(recorded), hash(found)))
+}
+
+/// A checkpoint against the state that was made again: its tensors, and how far the run had come, before or after the
+/// end of an epoch.
+fn compare_checkpoint(
+    kept: &checkpoint::Header,
+    before: &Progress,
+    course: &mut Course,
+    ends: &[Best],
+    cpu: &Cpu,
+) -> Result<(), VerifyError> {
+    let step = kept.progress.step;
+    let found = hash::values(cpu, &course.trainer.state());
+    let names = kept.tensors.keys().chain(found.keys());
+    if let Some(name) = names.into_iter().find(|name| kept.tensors.get(*name) != found.get(*name)) {
+        let of = |hashes: &BTreeMap<String, String>| hashes.get(name).cloned().unwrap_or_default();
+        let (kept, found) = (of(&kept.tensors), of(&found));
+        return fault(format!(
+            "step {step}: tensor `{name}` of the checkpoint hashes to {kept}, made again to {found}"
+        ));
+    }
+    // Whether patience is over follows from the settings. Where the weights of the best epoch were lost, another of the
+    // epochs that ended is the best.
+    let best = kept.progress.best.clone();
+    let comparable = |progress: &Progress| Progress {
+        stopped_early: false,
+        best: best.clone().filter(|best| progress.best.as_ref() == Some(best) || ends.contains(best)),
+        ..progress.clone()
+    };
+    let stated = Progress { stopped_early: false, ..kept.progress.clone() };
+    let after = comparable(&course.progress);
+    if stated != after && stated != comparable(before) {
+        return fault(format!(
+            "step {step}: the checkpoint does not say how far the run had come: it says {}, found was {}",
+            serde_json::json!(stated),
+            serde_json::json!(after)
+        ));
+    }
+    if stated == after {
+        course.progress.best = best;
+    }
+    Ok(())
 }

@@ -1,15 +1,29 @@
-//! What lies beside the chain, held against it: settings, log, index, summary.
+//! What lies beside the chain, held against it before anything is made again: settings, log, index, weights.
 
 use super::{Records, VerifyError, fault, listed};
-use crate::fit::FitError;
 use kinone_runs::chain::{Body, Link};
 use kinone_runs::directory::RunDirectory;
-use kinone_runs::summary::Summary;
 use kinone_runs::{hash, log, weights};
 
 impl Records {
-    /// The configuration file against the chain.
+    /// The configuration file against the chain, and the chain's settings against each other.
     pub(super) fn compare_settings(&self, run: &RunDirectory) -> Result<(), VerifyError> {
+        let mut before = self.settings(&self.header.config, 0)?;
+        if self.header.seed != before.seed {
+            let (seed, other) = (self.header.seed, before.seed);
+            return fault(format!("step 0: the header's seed is {seed}, that of its settings {other}"));
+        }
+        for link in &self.links {
+            let Body::Override(link) = &link.body else { continue };
+            let settings = self.settings(&link.config, link.after_step)?;
+            if link.changes != before.differences(&settings) {
+                let step = link.after_step;
+                return fault(format!(
+                    "step {step}: the override names other changes than its settings have"
+                ));
+            }
+            before = settings;
+        }
         let (chained, _) = self.settings_after(self.last_step())?;
         let differences = chained.differences(&self.config);
         if differences.is_empty() {
@@ -27,13 +41,17 @@ impl Records {
     }
 
     /// The log against the chain: every step in its order, up to the newest checkpoint at least. What comes after
-    /// that may be lost where a run was killed.
-    pub(super) fn compare_log(&self, run: &RunDirectory) -> Result<(), VerifyError> {
+    /// that may be lost where a run was killed, and the ends of epochs where a log was made anew.
+    pub(super) fn compare_log(&mut self, run: &RunDirectory) -> Result<(), VerifyError> {
         let file = run.log_file();
-        let rows = match log::rows(&file) {
+        let log::Rows { steps: rows, epochs } = match log::rows(&file) {
             Ok(rows) => rows,
             Err(reason) => return fault(reason),
         };
+        if let Some(pair) = epochs.windows(2).find(|pair| pair[0].epoch >= pair[1].epoch) {
+            return fault(format!("{}: epoch {} ends twice", file.display(), pair[1].epoch));
+        }
+        self.epochs = epochs;
         let committed = self.checkpoints.keys().next_back().copied().unwrap_or(0);
         if (rows.len() as u64) < committed {
             let step = rows.len() + 1;
@@ -73,65 +91,27 @@ impl Records {
         fault(format!("step 0: {} hashes to {found}, the chain's header states {stated}", file.display()))
     }
 
-    /// The weights for other programs against the checkpoints. A run that was killed may have those of a checkpoint
-    /// before, or none; one that ended has its own.
+    /// The best weights of a run that has not ended against the checkpoints. One that was killed may have those of a
+    /// checkpoint before, or none. (Those of a run that has ended are looked at where its end is.)
     pub(super) fn compare_weights(&self, run: &RunDirectory) -> Result<(), VerifyError> {
-        let has_ended = run.summary_file().exists();
-        let Some((_, last)) = self.newest.as_ref().filter(|_| has_ended || !self.bests.is_empty()) else {
-            return Ok(());
-        };
-        let newest = self.bests.last().into_iter().cloned().collect();
-        let mut pairs = vec![(run.best_weights(), if has_ended { newest } else { self.bests.clone() })];
-        if has_ended {
-            pairs.push((run.last_weights(), vec![last.clone()]));
-        }
-        for (file, known) in pairs {
-            if !file.exists() && !has_ended {
-                continue;
-            }
-            let found = match weights::load(&file) {
-                Ok((header, _)) => header.weights_sha256,
-                Err(error) => return fault(format!("step {}: {error}", self.last_step())),
-            };
-            if !known.contains(&found) {
-                return fault(format!(
-                    "step {}: {} holds the weights {found}, the checkpoints lead to {}",
-                    self.last_step(),
-                    file.display(),
-                    known.join(" or ")
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// The summary, if the run has ended, against the last link and the newest checkpoint.
-    pub(super) fn compare_summary(&self, run: &RunDirectory) -> Result<(), VerifyError> {
-        let file = run.summary_file();
-        if !file.exists() {
+        let file = run.best_weights();
+        let bests = self.checkpoints.values().filter_map(|header| header.progress.best.as_ref());
+        let known: Vec<&str> = bests.map(|best| best.weights_sha256.as_str()).collect();
+        if run.summary_file().exists() || known.is_empty() || !file.exists() {
             return Ok(());
         }
-        let text = kinone_files::read_regular(&file, 1 << 20).map_err(FitError::from)?;
-        let summary: Summary = match serde_json::from_slice(&text) {
-            Ok(summary) => summary,
-            Err(error) => return fault(format!("{}: {error}", file.display())),
+        let found = match weights::load(&file) {
+            Ok((header, _)) => header.weights_sha256,
+            Err(error) => return fault(format!("step {}: {error}", self.last_step())),
         };
-        let last = self.links.last().map(|link| link.hash.clone()).unwrap_or_default();
-        let mut pairs = vec![("chain_sha256", summary.chain_sha256, last)];
-        if let Some((progress, weights)) = &self.newest {
-            pairs.push(("weights_sha256", summary.weights_sha256, weights.clone()));
-            let best = progress.best.clone();
-            pairs.extend(
-                best.map(|best| ("best_weights_sha256", summary.best_weights_sha256, best.weights_sha256)),
-            );
+        if known.contains(&found.as_str()) {
+            return Ok(());
         }
-        match pairs.into_iter().find(|(_, stated, found)| stated != found) {
-            None => Ok(()),
-            Some((name, stated, found)) => fault(format!(
-                "step {}: {} states {name} {stated}, the record leads to {found}",
-                self.last_step(),
-                file.display()
-            )),
-        }
+        fault(format!(
+            "step {}: {} holds the weights {found}, the checkpoints lead to {}",
+            self.last_step(),
+            file.display(),
+            known.join(" or ")
+        ))
     }
 }

@@ -1,0 +1,148 @@
+//! What a run came to, held against what was made again: the ends of its epochs, its weights, its summary.
+
+use super::{Records, VerifyError, fault, listed};
+use crate::course::{Course, Plan};
+use crate::fit::{self, FitError};
+use crate::prepare;
+use kinone_kernels::Cpu;
+use kinone_runs::checkpoint::Checkpoint;
+use kinone_runs::config::Difference;
+use kinone_runs::directory::RunDirectory;
+use kinone_runs::log::EpochRow;
+use kinone_runs::progress::Best;
+use kinone_runs::summary::Summary;
+use kinone_runs::weights;
+use kinone_xray::Dataset;
+use serde::Serialize;
+use std::path::Path;
+
+/// The entries in which two things of one kind differ, but those that `passed_over` names.
+fn differences<T: Serialize>(stated: &T, found: &T, passed_over: &[&str]) -> Vec<Difference> {
+    let (stated, found) = (serde_json::json!(stated), serde_json::json!(found));
+    let entries = stated.as_object().into_iter().flatten();
+    entries
+        .filter(|(name, value)| found[name.as_str()] != **value && !passed_over.contains(&name.as_str()))
+        .map(|(name, value)| Difference {
+            setting: name.clone(),
+            from: value.to_string(),
+            to: found[name.as_str()].to_string(),
+        })
+        .collect()
+}
+
+fn agree<T: Serialize>(
+    step: u64,
+    file: &Path,
+    stated: &T,
+    found: &T,
+    passed_over: &[&str],
+) -> Result<(), VerifyError> {
+    match differences(stated, found, passed_over) {
+        equal if equal.is_empty() => Ok(()),
+        unequal => fault(format!("step {step}: {}: {}", file.display(), listed(&unequal))),
+    }
+}
+
+impl Records {
+    /// How images were prepared, as each checkpoint says, against the data.
+    pub(super) fn compare_preparation(&self, data: &Dataset) -> Result<(), VerifyError> {
+        let plan = Plan::new(&self.config, data).map_err(FitError::from)?;
+        for (step, header) in &self.checkpoints {
+            let stated = (&header.classes, header.image_size, header.pixel_mean, header.pixel_std);
+            let classes = plan.classes();
+            let size = plan.preprocessing.size;
+            let found = (&classes, size, plan.preprocessing.mean, plan.preprocessing.std);
+            if stated != found {
+                return fault(format!(
+                    "step {step}: the checkpoint says that images were prepared so: {stated:?}; found was {found:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends an epoch, and holds the log's row of it against that, if there is one.
+    pub(super) fn compare_epoch(&self, course: &mut Course) -> Result<Best, VerifyError> {
+        let validation = course.validate(&|| false).map_err(FitError::from)?.unwrap_or_default();
+        let (step, epoch) = (course.progress.step, course.progress.epoch);
+        course.end_epoch(&validation);
+        let found = EpochRow {
+            epoch,
+            train_loss: course.progress.train_loss.unwrap_or_default(),
+            val_loss: validation.loss,
+            val_auroc_macro: validation.auroc_macro,
+            lr: course.progress.lr,
+        };
+        if let Some(row) = self.epochs.iter().find(|row| row.epoch == epoch) {
+            agree(step, Path::new("log.jsonl"), row, &found, &[])?;
+        }
+        Ok(Best {
+            epoch,
+            step,
+            val_auroc_macro: validation.auroc_macro,
+            thresholds: validation.thresholds,
+            weights_sha256: weights::digest(&course.trainer.weights()),
+        })
+    }
+
+    /// The end of a run that has ended, from its last checkpoint if that is still there; whether it was looked at.
+    pub(super) fn compare_kept_end(
+        &self,
+        run: &RunDirectory,
+        data: &Dataset,
+        cpu: &Cpu,
+    ) -> Result<bool, VerifyError> {
+        let last = self.last_step();
+        if !run.summary_file().exists() || !self.checkpoints.contains_key(&last) {
+            return Ok(false);
+        }
+        let checkpoint = Checkpoint::load(cpu, &run.store().path(last)).map_err(FitError::from)?;
+        let (config, _) = self.settings_after(last)?;
+        let plan = Plan::new(&config, data).map_err(FitError::from)?;
+        let model = prepare::fresh(&config).map_err(FitError::from)?;
+        let course = Course::restore(&plan, model, &checkpoint).map_err(FitError::from)?;
+        self.compare_end(run, &course, &plan)?;
+        Ok(true)
+    }
+
+    /// The weights for other programs, what they say of themselves, and the summary with the score of the test part,
+    /// against where the run stands.
+    pub(super) fn compare_end(
+        &self,
+        run: &RunDirectory,
+        course: &Course,
+        plan: &Plan,
+    ) -> Result<(), VerifyError> {
+        let (step, file) = (course.progress.step, run.summary_file());
+        let text = kinone_files::read_regular(&file, 1 << 20).map_err(FitError::from)?;
+        let stated: Summary = match serde_json::from_slice(&text) {
+            Ok(summary) => summary,
+            Err(error) => return fault(format!("step {step}: {}: {error}", file.display())),
+        };
+        let Some(best) = course.progress.best.clone().filter(|_| course.is_finished()) else {
+            return fault(format!("step {step}: {} is of a run that had not ended", file.display()));
+        };
+        let last = weights::digest(&course.trainer.weights());
+        let headers = [
+            (run.best_weights(), course.weights_header(Some(&best), best.weights_sha256.clone())),
+            (run.last_weights(), course.weights_header(None, last)),
+        ];
+        let mut best_weights = None;
+        for (file, expected) in headers {
+            let (header, weights) = match weights::load(&file) {
+                Ok(loaded) => loaded,
+                Err(error) => return fault(format!("step {step}: {error}")),
+            };
+            agree(step, &file, &header, &expected, &["header_sha256"])?;
+            best_weights.get_or_insert(weights);
+        }
+        let test = match &best_weights {
+            Some(weights) => fit::test(plan, weights, &|| false)?.flatten(),
+            None => None,
+        };
+        let chain = self.links.last().map(|link| link.hash.clone()).unwrap_or_default();
+        let expected = fit::summary(plan, course, &best, test.as_ref(), &chain);
+        // What decides no bit is not held against anything.
+        agree(step, &file, &stated, &expected, &["images_per_second", "wall_seconds", "isa", "threads"])
+    }
+}
