@@ -163,18 +163,9 @@ fn go_on(
     let config = settings.over(Settings::of(base)).resolve()?;
     let changes = left.changes(&config, overriding)?;
     let mut remarks = left.newest.as_ref().map_or(Vec::new(), |newest| newest.remarks.clone());
-    if let Some(newest) = left.newest.as_ref().filter(|_| left.is_finished(&config) && has_its_results(run)) {
+    let is_finished = changes.is_empty() && left.is_finished(&config);
+    if let Some(newest) = left.newest.as_ref().filter(|_| is_finished && has_its_results(run)) {
         let header = &newest.checkpoint.header;
-        if !changes.is_empty() {
-            let epochs = header.progress.epoch - 1;
-            let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-            return Err(Failure::usage(format_args!(
-                "{} is finished after {epochs} epochs: there is no step left for {}; give --epochs above {epochs} \
-                 with --override to go on",
-                run.path().display(),
-                changes.join(", ")
-            )));
-        }
         if config.data != place_of_data {
             let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
             Index::of(&data, &cpu).matches(&header.data_sha256, &run.index_file())?;
@@ -189,8 +180,11 @@ fn go_on(
         for line in &remarks {
             out(format_args!("{line}"))?;
         }
-        let message = "is finished: nothing is left to do; give more --epochs with --override to go on";
-        out(format_args!("{} {message}", run.path().display()))?;
+        let (path, epochs) = (run.path().display(), header.progress.epoch - 1);
+        let way_on = left.way_on(&config);
+        out(format_args!(
+            "{path} is finished after {epochs} epochs: nothing is left to do; give {way_on} with --override to go on"
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
     let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
