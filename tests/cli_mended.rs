@@ -171,4 +171,7 @@ fn a_broken_chain_is_no_equal_run() {
     let output = place.command(&["diff", "copy", "copy"]).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
     assert!(String::from_utf8(output.stderr).unwrap().contains("not UTF-8"));
+    fs::write(copy.join("chain.jsonl"), "").unwrap();
+    place.refuses(4, &["copy/chain.jsonl is empty"], &["diff", "copy", "copy"]);
+    place.refuses(4, &["copy/chain.jsonl is empty"], &["diff", "run", "copy"]);
 }
