@@ -11,7 +11,6 @@ use kinone_kernels::Cpu;
 use kinone_runs::config::Config;
 use kinone_runs::directory::{RunDirectory, RunError};
 use kinone_runs::lock::Lock;
-use kinone_runs::weights;
 use kinone_train::Saving;
 use kinone_train::course::Plan;
 use kinone_train::fit::{End, Outcome, Start, fit};
@@ -164,7 +163,7 @@ fn go_on(
     let changes = left.changes(&config, overriding)?;
     let mut remarks = left.newest.as_ref().map_or(Vec::new(), |newest| newest.remarks.clone());
     let is_finished = changes.is_empty() && left.is_finished(&config);
-    if let Some(newest) = left.newest.as_ref().filter(|_| is_finished && has_its_results(run)) {
+    if let Some(newest) = left.newest.as_ref().filter(|_| is_finished && left.has_its_results(run)) {
         let header = &newest.checkpoint.header;
         if config.data != place_of_data {
             let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
@@ -192,6 +191,9 @@ fn go_on(
     room::fits(&plan)?;
     let mut lines = introduction(&config, &data, &cpu, run.path());
     lines.extend(remarks);
+    if is_finished {
+        lines.push("summary or weights are missing, damaged or not its own; they are made again".to_owned());
+    }
     let start = match left.newest {
         Some(newest) => {
             let progress = &newest.checkpoint.header.progress;
@@ -207,12 +209,6 @@ fn go_on(
         }
     };
     go(&plan, start, run, saving, json, lines)
-}
-
-/// Whether what a run leaves at its end is there and sound; otherwise it is made again from the checkpoints.
-fn has_its_results(run: &RunDirectory) -> bool {
-    run.summary_file().is_file()
-        && [run.best_weights(), run.last_weights()].iter().all(|path| weights::load(path).is_ok())
 }
 
 /// Trains, and says what came of it.

@@ -1,14 +1,16 @@
 //! Going on with a run: from which checkpoint, under which settings.
 
+use crate::record::{holds, kept_weights};
 use kinone_kernels::Cpu;
 use kinone_runs::chain::{self, Body, Link};
-use kinone_runs::checkpoint::CheckpointError;
+use kinone_runs::checkpoint::{Checkpoint, CheckpointError};
 use kinone_runs::config::{Config, Difference};
 use kinone_runs::directory::RunDirectory;
 use kinone_runs::progress::Progress;
 use kinone_runs::store::Newest;
-use kinone_runs::transcript;
-use std::path::PathBuf;
+use kinone_runs::summary::Summary;
+use kinone_runs::{transcript, weights};
+use std::path::{Path, PathBuf};
 
 /// Why a run cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +121,25 @@ impl Left {
         self.progress().map_or(String::new(), |progress| way_on(progress, config))
     }
 
+    /// Whether what a run leaves at its end is there, sound, and its own: a summary that states the end to which
+    /// chain and newest checkpoint lead, and the weights that it names. What is not is made again from the
+    /// checkpoints.
+    pub fn has_its_results(&self, run: &RunDirectory) -> bool {
+        let Some(Checkpoint { header, tensors }) = self.newest.as_ref().map(|newest| &newest.checkpoint)
+        else {
+            return false;
+        };
+        let (Some(best), Ok(summary)) = (&header.progress.best, Summary::read(&run.summary_file())) else {
+            return false;
+        };
+        let (last, best) = (weights::digest(&kept_weights(tensors)), &best.weights_sha256);
+        let stated = [&summary.chain_sha256, &summary.weights_sha256, &summary.best_weights_sha256];
+        stated == [&header.link, &last, best]
+            && ends_in(&run.chain_file(), &header.link)
+            && holds(&run.last_weights(), &last)
+            && holds(&run.best_weights(), best)
+    }
+
     /// The settings in which `wanted` differs, if that is allowed.
     ///
     /// # Errors
@@ -149,6 +170,12 @@ impl Left {
         }
         Ok(changes)
     }
+}
+
+/// Whether a chain is sound to its end, and its last link has this hash.
+fn ends_in(chain: &Path, hash: &str) -> bool {
+    chain::read(chain)
+        .is_ok_and(|read| read.broken.is_none() && read.links.last().is_some_and(|link| link.hash == hash))
 }
 
 /// Whether `config` has no step after where the run stands: its epochs are over, or its patience is.
