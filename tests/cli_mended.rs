@@ -126,6 +126,40 @@ fn a_finished_run_without_its_weights_gets_them_back() {
     }
 }
 
+/// What was there before counts for nothing unless it is the run's own.
+#[test]
+fn a_finished_run_takes_no_results_of_others() {
+    let place = recorded(&[]);
+    place.succeeds(&[&SMALL[..], &["--epochs=1", "--seed=43", "--run-dir=other"]].concat());
+    let resume = ["train", "--json", "--resume=run", "--threads=1"];
+    let whole = place.json(&resume);
+    let names = ["checkpoints/best.safetensors", "checkpoints/last.safetensors", "summary.json"];
+    let of = |run: &str, name: &str| fs::read(place.path(run).join(name)).unwrap();
+    let kept = names.map(|name| of("run", name));
+    for (name, kept) in names.iter().zip(&kept) {
+        for content in [of("other", name), b"garbage".to_vec()] {
+            fs::write(place.path("run").join(name), content).unwrap();
+            let summary = place.json(&resume);
+            for field in ["weights_sha256", "best_weights_sha256", "chain_sha256", "test_auroc_macro"] {
+                assert_eq!(summary[field], whole[field], "{name}: {field}");
+            }
+            assert!(*name == "summary.json" || of("run", name) == *kept, "{name}");
+            place.succeeds(&["verify", "--run-dir=run"]);
+            place.succeeds(&["evaluate", "--run-dir=run"]);
+        }
+    }
+    // What is its own is left as it is.
+    let summary = of("run", "summary.json");
+    place.succeeds(&resume);
+    assert!(of("run", "summary.json") == summary);
+    // Nothing is said to be finished of a chain that is not.
+    let chain = place.path("run/chain.jsonl");
+    let text = fs::read_to_string(&chain).unwrap();
+    fs::write(&chain, text.replacen("\"step\":4,", "\"step\":5,", 1)).unwrap();
+    place.refuses(4, &["chain.jsonl, line 5", "the link was changed"], &resume);
+    assert!(of("run", "summary.json") == summary);
+}
+
 #[test]
 fn a_model_is_written_over_no_record_and_no_device() {
     let place = recorded(&[]);
@@ -171,4 +205,7 @@ fn a_broken_chain_is_no_equal_run() {
     let output = place.command(&["diff", "copy", "copy"]).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
     assert!(String::from_utf8(output.stderr).unwrap().contains("not UTF-8"));
+    fs::write(copy.join("chain.jsonl"), "").unwrap();
+    place.refuses(4, &["copy/chain.jsonl is empty"], &["diff", "copy", "copy"]);
+    place.refuses(4, &["copy/chain.jsonl is empty"], &["diff", "run", "copy"]);
 }

@@ -259,3 +259,70 @@ fn a_damaged_newest_checkpoint_gives_way_aloud() {
         assert_eq!(summary[field], undisturbed[field], "{field}");
     }
 }
+
+/// The checkpoints of a run up to a step, as if it had been killed after that: copied from `run` to `name`.
+fn killed_after(place: &Place, step: u64, name: &str) {
+    let status = Command::new("cp").arg("-r").args([place.path("run"), place.path(name)]).status().unwrap();
+    assert!(status.success());
+    let store = kinone::runs::store::Store::new(&place.path(name).join("checkpoints"));
+    store.steps().into_iter().filter(|later| *later > step).for_each(|later| {
+        fs::remove_file(store.path(later)).unwrap();
+    });
+    assert_eq!(store.steps().pop(), Some(step));
+    // The hint would be of one that is gone.
+    fs::remove_file(place.path(name).join("checkpoints/newest")).unwrap();
+    fs::remove_file(place.path(name).join("summary.json")).unwrap();
+}
+
+#[test]
+fn a_run_ends_where_an_epoch_does_and_goes_on_where_a_step_is_left() {
+    let place = Place::new();
+    // It ends after 8 epochs of 7 steps, the sixth the best. Kept are the epochs' ends and step 54.
+    let train = ["train", "--json", "--model=resnet10w8", "--images=300", "--image-size=32", "--threads=1"];
+    let more = ["--batch-size=32", "--epochs=12", "--lr=0.05", "--patience=2", "--checkpoint-every=2"];
+    let whole = place.json(&[&train[..], &more, &["--keep-every=7", "--run-dir=run"]].concat());
+    assert_eq!((&whole["epochs"], &whole["best_epoch"]), (&8.into(), &6.into()));
+    let chain = fs::read(place.path("run/chain.jsonl")).unwrap();
+    let resume = |name, flags: &[&'static str]| {
+        [&["train", "--json", "--threads=1", "--resume", name], flags].concat()
+    };
+
+    // Early stopping has ended it: more epochs or another rate are no step, more patience is.
+    let said = place.succeeds(&["train", "--resume", "run"]);
+    let words =
+        "is finished after 8 epochs: nothing is left to do; give --patience above 2 (or 0) with --override";
+    assert!(said.contains(words), "{said}");
+    let left =
+        ["is finished after 8 epochs", "no step left", "give --patience above 2 (or 0) with --override"];
+    for flag in ["--epochs=20", "--lr=0.001", "--patience=1"] {
+        place.refuses(2, &left, &resume("run", &["--override", flag]));
+    }
+    let both = "give --epochs above 8 and --patience above 2 (or 0) with --override";
+    place.refuses(2, &[both], &resume("run", &["--override", "--epochs=5"]));
+    let epochs = ["no step left for epochs 12 -> 8, patience 2 -> 0; give --epochs above 8 with --override"];
+    place.refuses(2, &epochs, &resume("run", &["--override", "--epochs=8", "--patience=0"]));
+    assert!(fs::read(place.path("run/chain.jsonl")).unwrap() == chain);
+    assert_eq!(place.json(&resume("run", &[])), whole);
+
+    // Within an epoch there is no end.
+    killed_after(&place, 54, "within");
+    let chain = fs::read(place.path("within/chain.jsonl")).unwrap();
+    for (flag, way_on) in
+        [("--epochs=3", "give --epochs above 7,"), ("--patience=1", "give --patience above 1 (or 0),")]
+    {
+        place.refuses(2, &["within epoch 8", way_on], &resume("within", &["--override", flag]));
+    }
+    assert!(fs::read(place.path("within/chain.jsonl")).unwrap() == chain);
+    assert_eq!(place.json(&resume("within", &["--override", "--epochs=8"]))["epochs"], 8);
+    place.succeeds(&["verify", "--run-dir=within"]);
+
+    // Between two epochs there is.
+    for (name, flag) in [("epochs", "--epochs=7"), ("patience", "--patience=1")] {
+        killed_after(&place, 49, name);
+        assert_eq!(place.json(&resume(name, &["--override", flag]))["epochs"], 7);
+        place.succeeds(&["verify", "--run-dir", name]);
+    }
+    let summary = place.json(&resume("run", &["--override", "--patience=0", "--epochs=9"]));
+    assert_eq!(summary["epochs"], 9);
+    place.succeeds(&["verify", "--run-dir=run"]);
+}

@@ -47,9 +47,7 @@ pub(crate) fn load(run: &RunDirectory, config: &Config) -> Result<(ResNet, Heade
 fn stated(run: &RunDirectory) -> Result<Option<(String, String)>, Failure> {
     let file = run.summary_file();
     if std::fs::symlink_metadata(&file).is_ok() {
-        let text = kinone_files::read_regular(&file, 1 << 20).map_err(Failure::model)?;
-        let summary: Summary = serde_json::from_slice(&text)
-            .map_err(|error| Failure::model(format_args!("{}: {error}", file.display())))?;
+        let summary = Summary::read(&file).map_err(Failure::model)?;
         return Ok(Some((summary.best_weights_sha256, file.display().to_string())));
     }
     // Of a damaged checkpoint nothing is asked here.

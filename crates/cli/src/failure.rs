@@ -140,7 +140,10 @@ fn code(error: &(dyn Error + 'static)) -> u8 {
         return match error {
             ResumeError::Checkpoint(error) => code(error),
             ResumeError::Lost { .. } => MODEL,
-            ResumeError::Changed(_) | ResumeError::Fixed(_) => USAGE,
+            ResumeError::Changed(_)
+            | ResumeError::Fixed(_)
+            | ResumeError::Within { .. }
+            | ResumeError::Finished { .. } => USAGE,
         };
     }
     if let Some(error) = error.downcast_ref::<RunError>() {

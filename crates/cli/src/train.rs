@@ -11,7 +11,6 @@ use kinone_kernels::Cpu;
 use kinone_runs::config::Config;
 use kinone_runs::directory::{RunDirectory, RunError};
 use kinone_runs::lock::Lock;
-use kinone_runs::weights;
 use kinone_train::Saving;
 use kinone_train::course::Plan;
 use kinone_train::fit::{End, Outcome, Start, fit};
@@ -163,18 +162,9 @@ fn go_on(
     let config = settings.over(Settings::of(base)).resolve()?;
     let changes = left.changes(&config, overriding)?;
     let mut remarks = left.newest.as_ref().map_or(Vec::new(), |newest| newest.remarks.clone());
-    if let Some(newest) = left.newest.as_ref().filter(|_| left.is_finished(&config) && has_its_results(run)) {
+    let is_finished = changes.is_empty() && left.is_finished(&config);
+    if let Some(newest) = left.newest.as_ref().filter(|_| is_finished && left.has_its_results(run)) {
         let header = &newest.checkpoint.header;
-        if !changes.is_empty() {
-            let epochs = header.progress.epoch - 1;
-            let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
-            return Err(Failure::usage(format_args!(
-                "{} is finished after {epochs} epochs: there is no step left for {}; give --epochs above {epochs} \
-                 with --override to go on",
-                run.path().display(),
-                changes.join(", ")
-            )));
-        }
         if config.data != place_of_data {
             let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
             Index::of(&data, &cpu).matches(&header.data_sha256, &run.index_file())?;
@@ -189,8 +179,11 @@ fn go_on(
         for line in &remarks {
             out(format_args!("{line}"))?;
         }
-        let message = "is finished: nothing is left to do; give more --epochs with --override to go on";
-        out(format_args!("{} {message}", run.path().display()))?;
+        let (path, epochs) = (run.path().display(), header.progress.epoch - 1);
+        let way_on = left.way_on(&config);
+        out(format_args!(
+            "{path} is finished after {epochs} epochs: nothing is left to do; give {way_on} with --override to go on"
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
     let data = prepare::dataset(&config, &Part::ALL, &cpu, &|_, _| {})?;
@@ -198,6 +191,9 @@ fn go_on(
     room::fits(&plan)?;
     let mut lines = introduction(&config, &data, &cpu, run.path());
     lines.extend(remarks);
+    if is_finished {
+        lines.push("summary or weights are missing, damaged or not its own; they are made again".to_owned());
+    }
     let start = match left.newest {
         Some(newest) => {
             let progress = &newest.checkpoint.header.progress;
@@ -213,12 +209,6 @@ fn go_on(
         }
     };
     go(&plan, start, run, saving, json, lines)
-}
-
-/// Whether what a run leaves at its end is there and sound; otherwise it is made again from the checkpoints.
-fn has_its_results(run: &RunDirectory) -> bool {
-    run.summary_file().is_file()
-        && [run.best_weights(), run.last_weights()].iter().all(|path| weights::load(path).is_ok())
 }
 
 /// Trains, and says what came of it.

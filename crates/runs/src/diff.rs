@@ -4,7 +4,7 @@ use crate::chain::{self, Body, Header, Link};
 use crate::config::Difference;
 use crate::transcript::{self, Entry};
 use kinone_files::FileError;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How two records compare.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,14 +45,29 @@ pub enum Parting {
     },
 }
 
+/// Why two records cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    /// A chain cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A chain has not even a header: two of these are equal, and say nothing of their runs.
+    #[error("{} is empty; restore it, or name another run", .0.display())]
+    Empty(PathBuf),
+}
+
 /// Compares the records of two runs.
 ///
 /// # Errors
-/// A chain cannot be read.
-pub fn compare(a: &Path, b: &Path) -> Result<Comparison, FileError> {
+/// A chain cannot be read, or is empty.
+pub fn compare(a: &Path, b: &Path) -> Result<Comparison, DiffError> {
     let mut remarks = Vec::new();
-    let mut read = |run: &Path| -> Result<Vec<Link>, FileError> {
-        let read = chain::read(&run.join("chain.jsonl"))?;
+    let mut read = |run: &Path| -> Result<Vec<Link>, DiffError> {
+        let path = run.join("chain.jsonl");
+        let read = chain::read(&path)?;
+        if read.links.is_empty() && read.broken.is_none() {
+            return Err(DiffError::Empty(path));
+        }
         remarks.extend(read.broken.map(|broken| broken.to_string()));
         Ok(read.links)
     };
@@ -169,5 +184,16 @@ mod tests {
         assert_eq!((one.sha256.as_str(), two.sha256.as_str()), ("y", "z"));
         let shorter = compare(&run(0.1, &["1"], &[]));
         assert_eq!(shorter.parting, Some(Parting::Length { steps: [3, 1] }));
+    }
+
+    #[test]
+    fn an_empty_chain_is_equal_to_none() {
+        let (whole, empty) = (run(0.1, &["1"], &[]), run(0.1, &[], &[]));
+        let chain = empty.path().join("chain.jsonl");
+        std::fs::write(&chain, "").unwrap();
+        for (a, b) in [(&empty, &empty), (&whole, &empty), (&empty, &whole)] {
+            let error = compare(a.path(), b.path()).unwrap_err();
+            assert!(matches!(&error, DiffError::Empty(path) if *path == chain), "{error}");
+        }
     }
 }

@@ -83,6 +83,16 @@ impl Progress {
     pub fn is_finished(&self, epochs: u32) -> bool {
         self.stopped_early || self.epoch > epochs
     }
+
+    /// Epochs that ended since the best.
+    pub fn epochs_since_best(&self) -> u32 {
+        self.best.as_ref().map_or(0, |best| self.epoch.saturating_sub(1 + best.epoch))
+    }
+
+    /// Whether so many epochs ended since the best as patience allows; 0 allows any number.
+    pub fn is_out_of_patience(&self, patience: u32) -> bool {
+        patience > 0 && self.epochs_since_best() >= patience
+    }
 }
 
 /// An f64 as the hexadecimal digits of its bits: exact, and infinities have a form.

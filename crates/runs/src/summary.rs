@@ -4,6 +4,9 @@ use kinone_files::{self as files, FileError};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// No summary is larger.
+const LIMIT: u64 = 1 << 20;
+
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -56,5 +59,14 @@ impl Summary {
             serde_json::to_vec_pretty(self).map_err(|error| FileError::new("write", path, error.into()))?;
         text.push(b'\n');
         files::write(path, &text)
+    }
+
+    /// Reads what [`Summary::write`] wrote. Links are not followed.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no summary.
+    pub fn read(path: &Path) -> Result<Summary, FileError> {
+        let text = files::read_regular(path, LIMIT)?;
+        serde_json::from_slice(&text).map_err(|error| FileError::new("read", path, error.into()))
     }
 }

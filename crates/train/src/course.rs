@@ -138,7 +138,7 @@ impl<'a> Course<'a> {
             scale: progress.plateau_scale,
         };
         course.progress = progress;
-        course.progress.stopped_early = course.is_out_of_patience();
+        course.progress.stopped_early = course.progress.is_out_of_patience(plan.config.patience);
         Ok(course)
     }
 
@@ -213,7 +213,7 @@ impl<'a> Course<'a> {
         progress.epoch += 1;
         (progress.epoch_steps, progress.loss_sum, progress.loss_images) = (0, 0.0, 0);
         self.batches = None;
-        self.progress.stopped_early = self.is_out_of_patience();
+        self.progress.stopped_early = self.progress.is_out_of_patience(self.plan.config.patience);
         is_best
     }
 
@@ -233,13 +233,6 @@ impl<'a> Course<'a> {
     /// The configuration of the run.
     pub(crate) fn config(&self) -> &Config {
         self.plan.config
-    }
-
-    /// Whether so many epochs as patience allows ended without a better one.
-    fn is_out_of_patience(&self) -> bool {
-        let patience = self.plan.config.patience;
-        let best = self.progress.best.as_ref().map_or(0, |best| best.epoch);
-        patience > 0 && best > 0 && self.progress.epoch - 1 - best >= patience
     }
 
     /// What the validation part says of the weights as they are; `None` as soon as `is_stopped` says so.

@@ -305,9 +305,6 @@ impl<'a> Record<'a> {
     /// the checkpoint and them.
     fn repair_weights(&mut self, course: &mut Course) -> Result<(), FitError> {
         let progress = &course.progress;
-        let holds = |path: &Path, hash: &str| {
-            weights::load(path).is_ok_and(|(header, _)| header.weights_sha256 == hash)
-        };
         if progress.epoch_steps == 0 && progress.epoch > 1 {
             let hash = weights::digest(&course.trainer.weights());
             if !holds(&self.run.last_weights(), &hash) {
@@ -355,6 +352,11 @@ impl<'a> Record<'a> {
         let header = course.weights_header(Some(best), best.weights_sha256.clone());
         Ok(weights::save(&self.run.best_weights(), &header, &weights)?)
     }
+}
+
+/// Whether a file of weights is sound and its weights have this hash.
+pub(crate) fn holds(path: &Path, weights_sha256: &str) -> bool {
+    weights::load(path).is_ok_and(|(header, _)| header.weights_sha256 == weights_sha256)
 }
 
 /// What is evaluated of a checkpoint: the model's state, its parameters replaced by their average where there

@@ -1,13 +1,16 @@
 //! Going on with a run: from which checkpoint, under which settings.
 
+use crate::record::{holds, kept_weights};
 use kinone_kernels::Cpu;
 use kinone_runs::chain::{self, Body, Link};
-use kinone_runs::checkpoint::CheckpointError;
+use kinone_runs::checkpoint::{Checkpoint, CheckpointError};
 use kinone_runs::config::{Config, Difference};
 use kinone_runs::directory::RunDirectory;
+use kinone_runs::progress::Progress;
 use kinone_runs::store::Newest;
-use kinone_runs::transcript;
-use std::path::PathBuf;
+use kinone_runs::summary::Summary;
+use kinone_runs::{transcript, weights};
+use std::path::{Path, PathBuf};
 
 /// Why a run cannot be gone on with.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,31 @@ pub enum ResumeError {
          --load-checkpoint where its weights are to begin as this one's are", of_the_data(.0), listed(.0)
     )]
     Fixed(Vec<Difference>),
+    /// Under these settings the run would end before the epoch it is in.
+    #[error(
+        "the run is within epoch {epoch}, and under these settings would end without it; with --override give \
+         {way_on}, so that the epoch can end"
+    )]
+    Within {
+        /// The epoch under way, from 1.
+        epoch: u32,
+        /// The settings under which it can end.
+        way_on: String,
+    },
+    /// Settings were to change of a run that has ended, and still has nothing left to train.
+    #[error(
+        "the run is finished after {epochs} epochs: there is no step left for {}; give {way_on} with --override to \
+         go on",
+        listed(changes)
+    )]
+    Finished {
+        /// The epochs that were trained.
+        epochs: u32,
+        /// What was to change.
+        changes: Vec<Difference>,
+        /// The settings under which there is a step left.
+        way_on: String,
+    },
 }
 
 /// Where settings of the built-in set stand against those of files, the data are others.
@@ -78,32 +106,93 @@ impl Left {
         Ok(Left { newest, config })
     }
 
+    /// How far the run has come; `None` where it was ended before its first checkpoint.
+    fn progress(&self) -> Option<&Progress> {
+        self.newest.as_ref().map(|newest| &newest.checkpoint.header.progress)
+    }
+
     /// Whether nothing is left to train under `config`.
     pub fn is_finished(&self, config: &Config) -> bool {
-        self.newest.as_ref().is_some_and(|newest| {
-            let progress = &newest.checkpoint.header.progress;
-            progress.epoch > config.epochs
-                || (progress.stopped_early && self.config.differences(config).is_empty())
-        })
+        self.progress().is_some_and(|progress| progress.epoch_steps == 0 && allows_no_step(progress, config))
+    }
+
+    /// What to give besides `config` so that a step is left to train; empty where one is.
+    pub fn way_on(&self, config: &Config) -> String {
+        self.progress().map_or(String::new(), |progress| way_on(progress, config))
+    }
+
+    /// Whether what a run leaves at its end is there, sound, and its own: a summary that states the end to which
+    /// chain and newest checkpoint lead, and the weights that it names. What is not is made again from the
+    /// checkpoints.
+    pub fn has_its_results(&self, run: &RunDirectory) -> bool {
+        let Some(Checkpoint { header, tensors }) = self.newest.as_ref().map(|newest| &newest.checkpoint)
+        else {
+            return false;
+        };
+        let (Some(best), Ok(summary)) = (&header.progress.best, Summary::read(&run.summary_file())) else {
+            return false;
+        };
+        let (last, best) = (weights::digest(&kept_weights(tensors)), &best.weights_sha256);
+        let stated = [&summary.chain_sha256, &summary.weights_sha256, &summary.best_weights_sha256];
+        stated == [&header.link, &last, best]
+            && ends_in(&run.chain_file(), &header.link)
+            && holds(&run.last_weights(), &last)
+            && holds(&run.best_weights(), best)
     }
 
     /// The settings in which `wanted` differs, if that is allowed.
     ///
     /// # Errors
-    /// They differ without `overriding`, or in what cannot change.
+    /// They differ without `overriding`, or in what cannot change; or they leave an epoch half done, or change a
+    /// run that has ended and leave it nothing to train.
     pub fn changes(&self, wanted: &Config, overriding: bool) -> Result<Vec<Difference>, ResumeError> {
         let changes = self.config.differences(wanted);
         let fixed: Vec<Difference> =
             changes.iter().filter(|change| !Config::is_changeable(change)).cloned().collect();
         let begins_anew = self.newest.is_none() && overriding;
-        if changes.is_empty() || begins_anew {
-            return Ok(changes);
-        }
-        if !fixed.is_empty() {
+        if !begins_anew && !fixed.is_empty() {
             return Err(ResumeError::Fixed(fixed));
         }
-        if overriding { Ok(changes) } else { Err(ResumeError::Changed(changes)) }
+        if !overriding && !changes.is_empty() {
+            return Err(ResumeError::Changed(changes));
+        }
+        let Some(progress) = self.progress().filter(|progress| allows_no_step(progress, wanted)) else {
+            return Ok(changes);
+        };
+        // The weights of half an epoch would be the last, and no epoch's end would lead to them.
+        if progress.epoch_steps > 0 {
+            return Err(ResumeError::Within { epoch: progress.epoch, way_on: way_on(progress, wanted) });
+        }
+        // At an epoch's end a run may be cut short, but one that has ended has no step that a change could be for.
+        if !changes.is_empty() && self.is_finished(&self.config) {
+            let (epochs, way_on) = (progress.epoch - 1, way_on(progress, wanted));
+            return Err(ResumeError::Finished { epochs, changes, way_on });
+        }
+        Ok(changes)
     }
+}
+
+/// Whether a chain is sound to its end, and its last link has this hash.
+fn ends_in(chain: &Path, hash: &str) -> bool {
+    chain::read(chain)
+        .is_ok_and(|read| read.broken.is_none() && read.links.last().is_some_and(|link| link.hash == hash))
+}
+
+/// Whether `config` has no step after where the run stands: its epochs are over, or its patience is.
+fn allows_no_step(progress: &Progress, config: &Config) -> bool {
+    progress.epoch > config.epochs || progress.is_out_of_patience(config.patience)
+}
+
+/// The flags that have to be given for [`allows_no_step`] not to hold.
+fn way_on(progress: &Progress, config: &Config) -> String {
+    let mut flags = Vec::new();
+    if progress.epoch > config.epochs {
+        flags.push(format!("--epochs above {}", progress.epoch - 1));
+    }
+    if progress.is_out_of_patience(config.patience) {
+        flags.push(format!("--patience above {} (or 0)", progress.epochs_since_best()));
+    }
+    flags.join(" and ")
 }
 
 /// Whether a run that has steps and no checkpoint had one. A run that was killed before its first has nothing of
