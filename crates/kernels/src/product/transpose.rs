@@ -41,7 +41,7 @@ pub(crate) unsafe fn transpose_to(
     }
 }
 
-/// [`transpose_to`] for as many rows as there is a faster way for; how many these are.
+/// [`transpose_to`] for as many rows as there is a faster way for: all but a rest of three. How many these are.
 ///
 /// # Safety
 /// As [`transpose_to`].
@@ -55,11 +55,25 @@ unsafe fn whole_squares(
     if !matches!(cpu.isa(), crate::Isa::Avx2 | crate::Isa::Avx512) {
         return 0;
     }
-    for i in (0..rows / 8 * 8).step_by(8) {
+    let place = |i: usize| (from.wrapping_add(i * from_stride), to.wrapping_add(i));
+    let mut done = 0;
+    while done < rows {
+        let (from, to) = place(done);
+        let (from, to) = ((from, from_stride), (to, to_stride));
         // SAFETY: the caller's promise; a `Cpu` with this `Isa` exists only where the processor has it.
-        unsafe { x86::eight_rows(len, (from.add(i * from_stride), from_stride), (to.add(i), to_stride)) };
+        unsafe {
+            match rows - done {
+                0..=3 => break,
+                4 => x86::some_rows::<4>(len, from, to),
+                5 => x86::some_rows::<5>(len, from, to),
+                6 => x86::some_rows::<6>(len, from, to),
+                7 => x86::some_rows::<7>(len, from, to),
+                _ => x86::some_rows::<8>(len, from, to),
+            }
+        }
+        done = (done + 8).min(rows);
     }
-    rows / 8 * 8
+    done
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -70,16 +84,17 @@ unsafe fn whole_squares(_: &Cpu, _: (usize, usize), _: (*const f32, usize), _: (
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_setzero_ps, _mm256_shuffle_ps,
-        _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+        __m256, _mm_castps_si128, _mm_cvtss_f32, _mm_movehl_ps, _mm_storel_epi64, _mm_storeu_ps,
+        _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_loadu_ps, _mm256_permute2f128_ps,
+        _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
 
-    /// Eight rows, eight terms at a time.
+    /// Four to eight rows, eight terms at a time.
     ///
     /// # Safety
     /// The processor has AVX2; the elements named by [`super::transpose_to`] are there.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn eight_rows(
+    pub(super) unsafe fn some_rows<const ROWS: usize>(
         len: usize,
         (from, from_stride): (*const f32, usize),
         (to, to_stride): (*mut f32, usize),
@@ -87,22 +102,48 @@ mod x86 {
         let mut k = 0;
         while k + 8 <= len {
             let mut rows = [_mm256_setzero_ps(); 8];
-            for (i, row) in rows.iter_mut().enumerate() {
+            for (i, row) in rows.iter_mut().enumerate().take(ROWS) {
                 // SAFETY: 8 terms of row i, below `len`.
                 *row = unsafe { _mm256_loadu_ps(from.add(i * from_stride + k)) };
             }
             for (i, column) in square(rows).into_iter().enumerate() {
-                // SAFETY: 8 rows of term k + i, below `len`.
-                unsafe { _mm256_storeu_ps(to.add((k + i) * to_stride), column) };
+                // SAFETY: the rows of term k + i, below `len`.
+                unsafe { store::<ROWS>(column, to.add((k + i) * to_stride)) };
             }
             k += 8;
         }
         while k < len {
-            for i in 0..8 {
+            for i in 0..ROWS {
                 // SAFETY: one element, by the caller's promise.
                 unsafe { *to.add(k * to_stride + i) = *from.add(i * from_stride + k) };
             }
             k += 1;
+        }
+    }
+
+    /// The first values of a register, four to eight of them.
+    ///
+    /// # Safety
+    /// The processor has AVX2, and so many values can be written.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn store<const COUNT: usize>(values: __m256, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if COUNT == 8 {
+                return _mm256_storeu_ps(to, values);
+            }
+            _mm_storeu_ps(to, _mm256_castps256_ps128(values));
+            let high = _mm256_extractf128_ps::<1>(values);
+            match COUNT {
+                5 => *to.add(4) = _mm_cvtss_f32(high),
+                6 => _mm_storel_epi64(to.add(4).cast(), _mm_castps_si128(high)),
+                7 => {
+                    _mm_storel_epi64(to.add(4).cast(), _mm_castps_si128(high));
+                    *to.add(6) = _mm_cvtss_f32(_mm_movehl_ps(high, high));
+                }
+                _ => {}
+            }
         }
     }
 
