@@ -280,13 +280,12 @@ impl Records {
                 step = self.compare_next(run, &mut course, &mut ends, cpu)?;
                 progress(step);
             }
-            if step == self.last_step() && run.summary_file().exists() {
-                self.compare_end(run, &course, &plan)?;
-                return Ok(true);
-            }
             state = Some(course.checkpoint("", "", "", ""));
         }
-        Ok(false)
+        match state.filter(|_| step == self.last_step() && run.summary_file().exists()) {
+            Some(state) => self.compare_end(run, data, &state).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// The course before the first step, its weights held against the header.

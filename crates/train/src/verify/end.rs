@@ -97,22 +97,21 @@ impl Records {
             return Ok(false);
         }
         let checkpoint = Checkpoint::load(cpu, &run.store().path(last)).map_err(FitError::from)?;
-        let (config, _) = self.settings_after(last)?;
-        let plan = Plan::new(&config, data).map_err(FitError::from)?;
-        let model = prepare::fresh(&config).map_err(FitError::from)?;
-        let course = Course::restore(&plan, model, &checkpoint).map_err(FitError::from)?;
-        self.compare_end(run, &course, &plan)?;
-        Ok(true)
+        self.compare_end(run, data, &checkpoint).map(|()| true)
     }
 
     /// The weights for other programs, what they say of themselves, and the summary with the score of the test part,
-    /// against where the run stands.
+    /// against where the run stands after its last step. The settings are the last: an override may be what ended it.
     pub(super) fn compare_end(
         &self,
         run: &RunDirectory,
-        course: &Course,
-        plan: &Plan,
+        data: &Dataset,
+        state: &Checkpoint,
     ) -> Result<(), VerifyError> {
+        let (config, _) = self.settings_after(self.last_step())?;
+        let plan = Plan::new(&config, data).map_err(FitError::from)?;
+        let model = prepare::fresh(&config).map_err(FitError::from)?;
+        let course = Course::restore(&plan, model, state).map_err(FitError::from)?;
         let (step, file) = (course.progress.step, run.summary_file());
         let text = kinone_files::read_regular(&file, 1 << 20).map_err(FitError::from)?;
         let stated: Summary = match serde_json::from_slice(&text) {
@@ -137,11 +136,11 @@ impl Records {
             best_weights.get_or_insert(weights);
         }
         let test = match &best_weights {
-            Some(weights) => fit::test(plan, weights, &|| false)?.flatten(),
+            Some(weights) => fit::test(&plan, weights, &|| false)?.flatten(),
             None => None,
         };
         let chain = self.links.last().map(|link| link.hash.clone()).unwrap_or_default();
-        let expected = fit::summary(plan, course, &best, test.as_ref(), &chain);
+        let expected = fit::summary(&plan, &course, &best, test.as_ref(), &chain);
         // What decides no bit is not held against anything.
         agree(step, &file, &stated, &expected, &["images_per_second", "wall_seconds", "isa", "threads"])
     }
