@@ -205,6 +205,27 @@ pub struct Difference {
     pub to: String,
 }
 
+impl Difference {
+    /// The entries that two objects do not share, in the order of their names.
+    pub fn between(
+        from: &serde_json::Map<String, serde_json::Value>,
+        to: &serde_json::Map<String, serde_json::Value>,
+    ) -> Vec<Difference> {
+        let names: std::collections::BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+        let text = |value: Option<&serde_json::Value>| match value {
+            None => "none".to_owned(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+        };
+        let difference = |name: &String| Difference {
+            setting: name.clone(),
+            from: text(from.get(name)),
+            to: text(to.get(name)),
+        };
+        names.into_iter().filter(|name| from.get(*name) != to.get(*name)).map(difference).collect()
+    }
+}
+
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} -> {}", self.setting, self.from, self.to)
@@ -271,19 +292,7 @@ impl Config {
 
     /// The settings that decide the bits and differ in `to`.
     pub fn differences(&self, to: &Config) -> Vec<Difference> {
-        let (from, to) = (self.identity(), to.identity());
-        let names: std::collections::BTreeSet<&String> = from.keys().chain(to.keys()).collect();
-        let text = |value: Option<&serde_json::Value>| match value {
-            None => "none".to_owned(),
-            Some(serde_json::Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
-        };
-        let difference = |name: &String| Difference {
-            setting: name.clone(),
-            from: text(from.get(name)),
-            to: text(to.get(name)),
-        };
-        names.into_iter().filter(|name| from.get(*name) != to.get(*name)).map(difference).collect()
+        Difference::between(&self.identity(), &to.identity())
     }
 
     /// Whether a run under way can take on this other value.

@@ -193,16 +193,6 @@ impl<'a> Course<'a> {
         // Without a validation score the latest is the best.
         let is_best =
             self.progress.best.as_ref().is_none_or(|best| auroc.is_none() || auroc > best.val_auroc_macro);
-        let epoch = self.progress.epoch;
-        if is_best {
-            self.progress.best = Some(Best {
-                epoch,
-                step: self.progress.step,
-                val_auroc_macro: auroc,
-                thresholds: validation.thresholds.clone(),
-                weights_sha256: weights::digest(&self.trainer.weights()),
-            });
-        }
         let progress = &mut self.progress;
         progress.train_loss = Some(train_loss);
         progress.val_auroc_macro = auroc;
@@ -213,21 +203,29 @@ impl<'a> Course<'a> {
         progress.epoch += 1;
         (progress.epoch_steps, progress.loss_sum, progress.loss_images) = (0, 0.0, 0);
         self.batches = None;
+        if is_best {
+            self.progress.best = Some(self.ended());
+        }
         self.progress.stopped_early = self.progress.is_out_of_patience(self.plan.config.patience);
         is_best
     }
 
     /// Goes on without the weights of the best epoch, which are lost: the best of those that are left.
     pub(crate) fn forget_best(&mut self) {
-        let Progress { epoch, epoch_steps, step, val_auroc_macro, .. } = self.progress;
-        let thresholds = self.progress.thresholds.clone();
-        self.progress.best = (epoch > 1 && epoch_steps == 0).then(|| Best {
-            epoch: epoch - 1,
-            step,
-            val_auroc_macro,
-            thresholds,
+        let Progress { epoch, epoch_steps, .. } = self.progress;
+        self.progress.best = (epoch > 1 && epoch_steps == 0).then(|| self.ended());
+    }
+
+    /// The epoch that has just ended, as it is kept where it is the best.
+    pub(crate) fn ended(&self) -> Best {
+        let progress = &self.progress;
+        Best {
+            epoch: progress.epoch - 1,
+            step: progress.step,
+            val_auroc_macro: progress.val_auroc_macro,
+            thresholds: progress.thresholds.clone(),
             weights_sha256: weights::digest(&self.trainer.weights()),
-        });
+        }
     }
 
     /// The configuration of the run.

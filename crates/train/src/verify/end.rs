@@ -12,24 +12,12 @@ use kinone_runs::log::EpochRow;
 use kinone_runs::progress::Best;
 use kinone_runs::summary::Summary;
 use kinone_runs::weights;
-use kinone_xray::Dataset;
+use kinone_xray::{Dataset, Preprocessing};
 use serde::Serialize;
+use serde_json::Value;
 use std::path::Path;
 
-/// The entries in which two things of one kind differ, but those that `passed_over` names.
-fn differences<T: Serialize>(stated: &T, found: &T, passed_over: &[&str]) -> Vec<Difference> {
-    let (stated, found) = (serde_json::json!(stated), serde_json::json!(found));
-    let entries = stated.as_object().into_iter().flatten();
-    entries
-        .filter(|(name, value)| found[name.as_str()] != **value && !passed_over.contains(&name.as_str()))
-        .map(|(name, value)| Difference {
-            setting: name.clone(),
-            from: value.to_string(),
-            to: found[name.as_str()].to_string(),
-        })
-        .collect()
-}
-
+/// Two things of one kind must have the same entries, but for those that `passed_over` names.
 fn agree<T: Serialize>(
     step: u64,
     file: &Path,
@@ -37,21 +25,26 @@ fn agree<T: Serialize>(
     found: &T,
     passed_over: &[&str],
 ) -> Result<(), VerifyError> {
-    match differences(stated, found, passed_over) {
-        equal if equal.is_empty() => Ok(()),
-        unequal => fault(format!("step {step}: {}: {}", file.display(), listed(&unequal))),
+    let entries = |thing: &T| match serde_json::json!(thing) {
+        Value::Object(entries) => entries,
+        _ => unreachable!("a structure is an object"),
+    };
+    let mut differences = Difference::between(&entries(stated), &entries(found));
+    differences.retain(|difference| !passed_over.contains(&difference.setting.as_str()));
+    if differences.is_empty() {
+        return Ok(());
     }
+    fault(format!("step {step}: {}: {}", file.display(), listed(&differences)))
 }
 
 impl Records {
     /// How images were prepared, as each checkpoint says, against the data.
     pub(super) fn compare_preparation(&self, data: &Dataset) -> Result<(), VerifyError> {
         let plan = Plan::new(&self.config, data).map_err(FitError::from)?;
+        let (classes, Preprocessing { size, mean, std, .. }) = (plan.classes(), plan.preprocessing);
+        let found = (&classes, size, mean, std);
         for (step, header) in &self.checkpoints {
             let stated = (&header.classes, header.image_size, header.pixel_mean, header.pixel_std);
-            let classes = plan.classes();
-            let size = plan.preprocessing.size;
-            let found = (&classes, size, plan.preprocessing.mean, plan.preprocessing.std);
             if stated != found {
                 return fault(format!(
                     "step {step}: the checkpoint says that images were prepared so: {stated:?}; found was {found:?}"
@@ -76,13 +69,9 @@ impl Records {
         if let Some(row) = self.epochs.iter().find(|row| row.epoch == epoch) {
             agree(step, Path::new("log.jsonl"), row, &found, &[])?;
         }
-        Ok(Best {
-            epoch,
-            step,
-            val_auroc_macro: validation.auroc_macro,
-            thresholds: validation.thresholds,
-            weights_sha256: weights::digest(&course.trainer.weights()),
-        })
+        // If it is the best, its weights have been hashed.
+        let best = course.progress.best.clone().filter(|best| best.epoch == epoch);
+        Ok(best.unwrap_or_else(|| course.ended()))
     }
 
     /// The end of a run that has ended, from its last checkpoint if that is still there; whether it was looked at.
@@ -113,10 +102,9 @@ impl Records {
         let model = prepare::fresh(&config).map_err(FitError::from)?;
         let course = Course::restore(&plan, model, state).map_err(FitError::from)?;
         let (step, file) = (course.progress.step, run.summary_file());
-        let text = kinone_files::read_regular(&file, 1 << 20).map_err(FitError::from)?;
-        let stated: Summary = match serde_json::from_slice(&text) {
+        let stated = match Summary::read(&file) {
             Ok(summary) => summary,
-            Err(error) => return fault(format!("step {step}: {}: {error}", file.display())),
+            Err(error) => return fault(format!("step {step}: {error}")),
         };
         let Some(best) = course.progress.best.clone().filter(|_| course.is_finished()) else {
             return fault(format!("step {step}: {} is of a run that had not ended", file.display()));
