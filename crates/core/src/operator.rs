@@ -8,6 +8,7 @@ use crate::case::Case;
 use crate::onnx::{Fragment, Unsupported, Value};
 use crate::real::Real;
 use crate::shape::{Shape, ShapeError};
+use kinone_kernels::memory::Kept;
 use kinone_kernels::{Cpu, Task};
 use std::fmt::Debug;
 use std::ops::Index;
@@ -78,6 +79,7 @@ impl From<Shape> for Shapes {
 pub struct View<'a, F> {
     shape: &'a Shape,
     data: &'a [F],
+    keep: Option<&'a Kept>,
 }
 
 impl<'a, F> View<'a, F> {
@@ -87,7 +89,12 @@ impl<'a, F> View<'a, F> {
     /// When their number differs from the shape's size.
     pub fn new(shape: &'a Shape, data: &'a [F]) -> View<'a, F> {
         assert_eq!(shape.size(), data.len(), "a view of {} numbers in shape {shape}", data.len());
-        View { shape, data }
+        View { shape, data, keep: None }
+    }
+
+    /// The same with room for what kernels make of the numbers.
+    pub fn keeping(self, kept: &'a Kept) -> View<'a, F> {
+        View { keep: Some(kept), ..self }
     }
 
     /// The shape.
@@ -103,6 +110,11 @@ impl<'a, F> View<'a, F> {
     /// The numbers.
     pub fn data(&self) -> &'a [F] {
         self.data
+    }
+
+    /// Room for what a kernel makes of the numbers and uses again, if there is some.
+    pub fn keep(&self) -> Option<&'a Kept> {
+        self.keep
     }
 }
 

@@ -16,6 +16,7 @@ mod weight;
 pub mod winograd;
 
 use crate::cpu::SharedMut;
+use crate::memory::Kept;
 use crate::product::multiply;
 use crate::sums::{self, Images};
 use crate::{Cpu, Task};
@@ -111,15 +112,23 @@ impl Conv {
 /// # Panics
 /// When a slice does not have the geometry's size.
 pub fn forward(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], y: &mut [f32]) {
-    forward_finished(cpu, conv, x, w, None, y);
+    forward_finished(cpu, conv, x, (w, None), None, y);
 }
 
 /// [`forward`], then [`Finish`], in one pass over `y`; the bits of [`reference::forward`] and
-/// [`reference::finish`] one after the other.
+/// [`reference::finish`] one after the other. Filters that come with room for it keep what is made of them, for the
+/// next call.
 ///
 /// # Panics
 /// When a slice does not have the geometry's size.
-pub fn forward_finished(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], finish: Option<Finish>, y: &mut [f32]) {
+pub fn forward_finished(
+    cpu: &Cpu,
+    conv: &Conv,
+    x: &[f32],
+    (w, keep): (&[f32], Option<&Kept>),
+    finish: Option<Finish>,
+    y: &mut [f32],
+) {
     conv.check(x.len(), w.len(), y.len());
     if let Some(finish) = finish {
         finish.check(conv.o, y.len());
@@ -156,7 +165,9 @@ pub fn forward_finished(cpu: &Cpu, conv: &Conv, x: &[f32], w: &[f32], finish: Op
             step: (1, 1),
         };
         let finish = finish.map(|finish| finish.of_group(group * filters..(group + 1) * filters));
-        multiply(cpu, &Direct { rows: filters, patches, weights: Weights::Filters(w), target, finish });
+        let direct = Direct { rows: filters, patches, weights: Weights::Filters(w), target, finish };
+        // The room is for one group's.
+        multiply(cpu, &direct, keep.filter(|_| conv.groups == 1));
     });
 }
 
@@ -209,7 +220,7 @@ pub fn input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f
                 step: conv.stride,
             };
             let weights = Weights::Channels { w, taps: conv.taps() };
-            multiply(cpu, &Direct { rows: channels, patches, weights, target, finish: None });
+            multiply(cpu, &Direct { rows: channels, patches, weights, target, finish: None }, None);
         });
     }
 }

@@ -58,7 +58,7 @@ pub struct Extents {
 /// When `c` does not have m·n elements or an operand is too short.
 pub fn multiply_matrices(cpu: &Cpu, extents: Extents, a: Matrix, b: Matrix, c: &mut [f32]) {
     assert_eq!(c.len(), extents.m * extents.n, "an output of another size");
-    multiply(cpu, &Plain { extents, a, b, c: SharedMut::new(c) });
+    multiply(cpu, &Plain { extents, a, b, c: SharedMut::new(c) }, None);
 }
 
 /// `c = a·b` with the terms cut into leaves of `leaf` consecutive k, each a chain from +0, leaves added in f32

@@ -5,9 +5,12 @@
 //! kernel overwrites the whole of its output; the tests prove it by poisoning ([`set_poison`]).
 
 mod arena;
+mod kept;
 
 use crate::perturb;
 use arena::{Arena, PAGE};
+pub(crate) use kept::Form;
+pub use kept::Kept;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::fmt;

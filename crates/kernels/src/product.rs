@@ -27,7 +27,7 @@ pub(crate) use transpose::{transpose, transpose_to};
 
 use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::memory::Buffer;
+use crate::memory::{Buffer, Form, Kept};
 use std::ops::Range;
 pub(crate) use tile::Finish;
 use tile::{Kernel, Left, Tile};
@@ -167,8 +167,8 @@ fn order(tiles: Range<usize>, few: usize, panels: usize) -> impl Iterator<Item =
     })
 }
 
-/// Computes every output of `product`.
-pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
+/// Computes every output of `product`. Its left operand, packed, is kept where there is room for it.
+pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     if product.rows() == 0 || product.columns() == 0 {
         return;
     }
@@ -178,12 +178,22 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product) {
     let enough = 8 * cpu.threads();
     let group = (product.columns() / enough).clamp(GROUP.0, GROUP.1) / kernel.width();
     let groups = all.len().div_ceil(group);
+    // No thread waits for the last group of another.
+    let groups =
+        if groups > cpu.threads() { groups.next_multiple_of(cpu.threads()).min(all.len()) } else { groups };
     let tiles = product.rows().div_ceil(kernel.rows);
     let parts = if groups >= enough { 1 } else { cpu.threads().min(tiles) };
     // Rows are packed once for all where several groups need them.
-    let packed = (groups > 1).then(|| pack_left(cpu, product, kernel, tiles));
+    let form = Form {
+        what: "left operand",
+        extents: [product.rows(), product.terms(), product.block(), kernel.rows, 0],
+    };
+    let pack = || pack_left(cpu, product, kernel, tiles);
+    let kept = keep.and_then(|kept| kept.get(form, pack));
+    let packed = (kept.is_none() && groups > 1).then(pack);
+    let left = kept.or(packed.as_deref());
     cpu.for_ranges(parts * groups, 1, |range| {
-        let mut work = Work::new(cpu, product, kernel, packed.as_deref(), tiles.div_ceil(parts), group);
+        let mut work = Work::new(cpu, product, kernel, left, tiles.div_ceil(parts), group);
         for index in range {
             let panels = &all[even(all.len(), groups, index % groups)];
             let next = &all[even(all.len(), groups, (index + 1) % groups)];

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Odd, Random, assert_same, cpus};
 use kinone_kernels::conv::{self, Conv, Finish, reference};
-use kinone_kernels::memory::set_poison;
+use kinone_kernels::memory::{Kept, set_poison};
 use kinone_kernels::sums::{Images, reference::channel_sum};
 
 fn values(random: &mut Random, case: usize, len: usize) -> Odd {
@@ -44,14 +44,22 @@ fn check(random: &mut Random, case: usize, shape: &Conv) {
     finished.copy_from_slice(&y);
     let (oh, ow) = shape.output();
     reference::finish(oh * ow, &finish, &mut finished);
+    let shared = Kept::default();
     for cpu in cpus() {
         let what = format!("{shape:?}, {cpu:?}");
         let mut got = Odd::poisoned(shift + y.len());
         conv::forward(&cpu, shape, x, w, &mut got[shift..]);
         assert_same(&got[shift..], &y, &format!("forward, {what}"));
         let mut got = Odd::poisoned(shift + y.len());
-        conv::forward_finished(&cpu, shape, x, w, Some(finish), &mut got[shift..]);
-        assert_same(&got[shift..], &finished, &format!("forward and {finish:?}, {what}"));
+        // The second call finds what the first one kept; other tiles find it made for these.
+        let kept = Kept::default();
+        for call in 1..3 {
+            got.fill(f32::NAN);
+            conv::forward_finished(&cpu, shape, x, (w, Some(&kept)), Some(finish), &mut got[shift..]);
+            assert_same(&got[shift..], &finished, &format!("forward and {finish:?}, call {call}, {what}"));
+        }
+        conv::forward_finished(&cpu, shape, x, (w, Some(&shared)), Some(finish), &mut got[shift..]);
+        assert_same(&got[shift..], &finished, &format!("forward after another processor's, {what}"));
         let mut got = Odd::poisoned(shift + dx.len());
         conv::input_gradient(&cpu, shape, dy, w, &mut got[shift..]);
         assert_same(&got[shift..], &dx, &format!("input gradient, {what}"));

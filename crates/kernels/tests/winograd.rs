@@ -5,7 +5,7 @@ mod common;
 use common::{Odd, Random, assert_same, cpus};
 use kinone_kernels::conv::winograd::{self, Tile, Winograd, reference};
 use kinone_kernels::conv::{Finish, reference::finish};
-use kinone_kernels::memory::set_poison;
+use kinone_kernels::memory::{Kept, set_poison};
 
 fn values(random: &mut Random, case: usize, len: usize) -> Odd {
     if case.is_multiple_of(3) { random.hostile(len, case.is_multiple_of(2)) } else { random.values(len) }
@@ -35,11 +35,19 @@ fn check(random: &mut Random, case: usize, shape: &Winograd) {
     let mut finished = Odd::poisoned(outputs);
     finished.copy_from_slice(&y);
     finish(oh * ow, &then, &mut finished);
+    let shared = Kept::default();
     for cpu in cpus() {
         let what = format!("{shape:?}, {cpu:?}");
         let mut got = Odd::poisoned(shift + outputs);
-        winograd::forward_finished(&cpu, shape, x, w, Some(then), &mut got[shift..]);
-        assert_same(&got[shift..], &finished, &format!("forward and {then:?}, {what}"));
+        // The second call finds what the first one kept; other tiles find it made for these.
+        let kept = Kept::default();
+        for call in 1..3 {
+            got.fill(f32::NAN);
+            winograd::forward_finished(&cpu, shape, x, (w, Some(&kept)), Some(then), &mut got[shift..]);
+            assert_same(&got[shift..], &finished, &format!("forward and {then:?}, call {call}, {what}"));
+        }
+        winograd::forward_finished(&cpu, shape, x, (w, Some(&shared)), Some(then), &mut got[shift..]);
+        assert_same(&got[shift..], &finished, &format!("forward after another processor's, {what}"));
         let mut got = Odd::poisoned(shift + outputs);
         winograd::forward(&cpu, shape, x, w, &mut got[shift..]);
         assert_same(&got[shift..], &y, &format!("forward, {what}"));

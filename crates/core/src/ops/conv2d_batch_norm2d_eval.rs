@@ -80,7 +80,8 @@ impl Geometry {
         }
     }
 
-    fn forward_fast(&self, cpu: &Cpu, x: &[f32], w: &[f32], finish: Option<Finish>, y: &mut [f32]) {
+    fn forward_fast(&self, cpu: &Cpu, x: &[f32], w: View<f32>, finish: Option<Finish>, y: &mut [f32]) {
+        let w = (w.data(), w.keep());
         match self {
             Geometry::Direct(g) => conv::forward_finished(cpu, &g.kernel(), x, w, finish, y),
             Geometry::Winograd(g) => winograd::forward_finished(cpu, &g.kernel(), x, w, finish, y),
@@ -222,7 +223,7 @@ impl Operator for Conv2dBatchNorm2dEval {
         let (scale, shift): (Vec<f32>, Vec<f32>) = (0..filters).map(constants).unzip();
         let residual = x.get(6).map(View::data);
         let finish = Finish { scale: &scale, shift: &shift, residual, relu: self.relu };
-        geometry.forward_fast(cpu, x[0].data(), x[1].data(), Some(finish), y.value);
+        geometry.forward_fast(cpu, x[0].data(), x[1], Some(finish), y.value);
     }
 
     fn vjp_fast(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
@@ -230,7 +231,7 @@ impl Operator for Conv2dBatchNorm2dEval {
         let shape = known_images(dy.shape());
         let geometry = self.conv.known(x.shape(), w.shape());
         let mut z = vec![0.0; shape.len()];
-        geometry.forward_fast(cpu, x.data(), w.data(), None, &mut z);
+        geometry.forward_fast(cpu, x.data(), w, None, &mut z);
         let g = self.through_relu(saved.output().data(), dy.data());
         if let Some(Some(residual)) = dx.get_mut(6) {
             residual.copy_from_slice(&g);

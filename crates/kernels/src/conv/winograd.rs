@@ -16,6 +16,7 @@ mod weight;
 use super::Finish;
 use crate::Cpu;
 use crate::cpu::SharedMut;
+use crate::memory::Kept;
 use correlate::Correlation;
 use filters::Filters;
 use line::{F2, F4};
@@ -90,11 +91,12 @@ impl Winograd {
 /// # Panics
 /// When a slice does not have the geometry's size, or a padding is above 2.
 pub fn forward(cpu: &Cpu, conv: &Winograd, x: &[f32], w: &[f32], y: &mut [f32]) {
-    forward_finished(cpu, conv, x, w, None, y);
+    forward_finished(cpu, conv, x, (w, None), None, y);
 }
 
 /// [`forward`], then [`Finish`], while the outputs of some tiles are at hand; the bits of [`reference::forward`] and
-/// [`finish`](super::reference::finish) one after the other.
+/// [`finish`](super::reference::finish) one after the other. Filters that come with room for it keep what is made of
+/// them, for the next call.
 ///
 /// # Panics
 /// As [`forward`].
@@ -102,7 +104,7 @@ pub fn forward_finished(
     cpu: &Cpu,
     conv: &Winograd,
     x: &[f32],
-    w: &[f32],
+    (w, keep): (&[f32], Option<&Kept>),
     finish: Option<Finish>,
     y: &mut [f32],
 ) {
@@ -120,6 +122,7 @@ pub fn forward_finished(
             to: conv.planes(conv.o, out, (0, 0), out),
             x,
             filters: Filters { w, terms: conv.c, columns: conv.o, turned: false },
+            keep,
             finish,
             y: SharedMut::new(y),
         },
@@ -142,6 +145,7 @@ pub fn input_gradient(cpu: &Cpu, conv: &Winograd, dy: &[f32], w: &[f32], dx: &mu
             to: conv.planes(conv.c, conv.input, (0, 0), conv.input),
             x: dy,
             filters: Filters { w, terms: conv.o, columns: conv.c, turned: true },
+            keep: None,
             finish: None,
             y: SharedMut::new(dx),
         },

@@ -38,6 +38,11 @@ impl Tiles {
         self.0.rows
     }
 
+    /// Registers across a tile at most, and lanes of a register.
+    pub(crate) fn extent(&self) -> (usize, usize) {
+        (self.0.wide, self.0.lanes)
+    }
+
     /// The panels of part `part` of `parts` of the columns: whole registers, as even as they can be.
     pub(crate) fn panels(&self, columns: usize, parts: usize, part: usize) -> Vec<Panel> {
         let lanes = self.0.lanes;

@@ -12,7 +12,7 @@ use super::squares::{Destination, Planes, Products, Target, outputs, transform};
 use crate::Cpu;
 use crate::conv::Finish;
 use crate::cpu::SharedMut;
-use crate::memory::Buffer;
+use crate::memory::{Buffer, Form, Kept};
 use crate::product::{Panel, Rows, Sums, Tiles};
 use std::ops::Range;
 
@@ -34,6 +34,8 @@ pub(super) struct Correlation<'a> {
     pub(super) to: Planes,
     pub(super) x: &'a [f32],
     pub(super) filters: Filters<'a>,
+    /// Room for the transformed filters.
+    pub(super) keep: Option<&'a Kept>,
     /// What becomes of the outputs.
     pub(super) finish: Option<Finish<'a>>,
     pub(super) y: SharedMut<'a, f32>,
@@ -92,14 +94,23 @@ impl Correlation<'_> {
         let panels = tiles.panels(self.to.channels, 1, 0);
         let width: usize = panels.iter().map(|panel| panel.width).sum();
         let element = apart(channels * width);
-        let mut filters = Buffer::take(N * N * element);
-        let shared = SharedMut::new(&mut filters);
-        cpu.for_ranges(channels, 16, |terms| {
-            for panel in &panels {
-                let out = (shared, channels * panel.columns.start, element);
-                self.filters.transform::<A, M, N>(cpu, panel, terms.clone(), out);
-            }
-        });
+        let transform = || {
+            let mut filters = Buffer::take(N * N * element);
+            let shared = SharedMut::new(&mut filters);
+            cpu.for_ranges(channels, 16, |terms| {
+                for panel in &panels {
+                    let out = (shared, channels * panel.columns.start, element);
+                    self.filters.transform::<A, M, N>(cpu, panel, terms.clone(), out);
+                }
+            });
+            filters
+        };
+        let (wide, lanes) = tiles.extent();
+        let form =
+            Form { what: "transformed filters", extents: [channels, self.to.channels, N, wide, lanes] };
+        let kept = self.keep.and_then(|kept| kept.get(form, transform));
+        let made = kept.is_none().then(transform);
+        let filters = kept.or(made.as_deref()).unwrap_or_default();
         let step = together(across, TILES, tiles.height()).min(rows.div_ceil(cpu.threads()));
         cpu.for_ranges(rows.div_ceil(step), 1, |range| {
             let mut block = Block::new(N * N, step * across, channels, width);

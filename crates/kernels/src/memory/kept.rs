@@ -1,0 +1,56 @@
+//! What a kernel made of values that stay as they are, kept beside them to be used again.
+
+use super::Buffer;
+use std::fmt;
+use std::sync::OnceLock;
+
+/// Room beside some values for one thing made of them, such as filters packed for a product. It belongs to the values:
+/// who changes them takes a new one.
+#[derive(Default)]
+pub struct Kept(OnceLock<(Form, Buffer)>);
+
+/// What something was made for, all that decides its layout: the same values are of use in one form alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) what: &'static str,
+    pub(crate) extents: [usize; 5],
+}
+
+impl Kept {
+    /// What `make` makes in this form, made the first time alone; `None` where another form is kept.
+    pub(crate) fn get(&self, form: Form, make: impl FnOnce() -> Buffer) -> Option<&[f32]> {
+        let (kept, values) = self.0.get_or_init(|| (form, make()));
+        (*kept == form).then_some(values)
+    }
+}
+
+/// The same values lie elsewhere: what is made of them is theirs to keep.
+impl Clone for Kept {
+    fn clone(&self) -> Kept {
+        Kept::default()
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kept").field(&self.0.get().map(|(form, _)| form)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Form, Kept};
+    use crate::memory::Buffer;
+
+    #[test]
+    fn a_thing_is_made_once_and_serves_its_form_alone() {
+        let kept = Kept::default();
+        let form = Form { what: "rows", extents: [2, 3, 3, 4, 0] };
+        assert_eq!(kept.get(form, || Buffer::copy_of(&[1.0])), Some(&[1.0][..]));
+        assert_eq!(kept.get(form, || unreachable!("made already")), Some(&[1.0][..]));
+        let other = Form { extents: [2, 3, 3, 8, 0], ..form };
+        assert_eq!(kept.get(other, || unreachable!("no room")), None);
+        let copy = kept.clone();
+        assert_eq!(copy.get(other, || Buffer::copy_of(&[2.0])), Some(&[2.0][..]), "a copy is another's");
+    }
+}
