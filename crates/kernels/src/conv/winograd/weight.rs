@@ -98,10 +98,15 @@ impl WeightGradient<'_> {
             panels,
             slots: leaves.iter().map(|leaf| leaf.sum + 1).max().unwrap_or(1),
         };
-        let each = (padded(layout.channels) + layout.width) * N * N;
-        match blocks(&leaves, layout.across, SQUARES / each)[..] {
-            [block] => self.by_pieces::<A, M, N>(cpu, &layout, block),
-            ref blocks => self.by_elements::<A, M, N>(cpu, &layout, blocks),
+        let each = padded(layout.channels) + layout.width;
+        let all = self.n * self.outputs.tiles.0 * layout.across * each;
+        let sums = layout.slots * layout.channels * layout.width;
+        // What takes less memory.
+        if all <= sums || all * N * N <= SQUARES {
+            self.by_pieces::<A, M, N>(cpu, &layout, &leaves);
+        } else {
+            let blocks = blocks(&leaves, layout.across, SQUARES / (each * N * N));
+            self.by_elements::<A, M, N>(cpu, &layout, &blocks);
         }
     }
 
