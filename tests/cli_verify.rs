@@ -270,7 +270,7 @@ fn settings_in_the_chain_that_no_run_can_have_are_refused() {
     };
     let chain = "run/chain.jsonl";
     let words = ["step 0: the chain's settings are none of a run: ", "`data` is missing, or a stranger"];
-    refused_with(&place, chain, forged("\"config\":{", "\"config\":{\"data\":\"x\","), &words);
+    refused_with(&place, chain, forged("\"ema\":", "\"data\":\"x\",\"ema\":"), &words);
     let words = ["step 0: ", "accumulate = 0: at least 1 batch a step is needed"];
     refused_with(&place, chain, forged("\"accumulate\":1", "\"accumulate\":0"), &words);
     let words = ["step 0: the header's seed is 43, that of its settings 42"];

@@ -71,7 +71,8 @@ impl Observer for Progress {
     fn epoch_begins(&mut self, epoch: u32, images: usize, done: usize) {
         if self.all == 0 {
             // Of a resumed run, what is left of it.
-            self.all = images as u64 * u64::from((self.epochs + 1).saturating_sub(epoch)) - done as u64;
+            let all = images as u64 * u64::from((self.epochs + 1).saturating_sub(epoch));
+            self.all = all.saturating_sub(done as u64);
             self.start = Instant::now();
         }
         if self.quiet || !std::io::stderr().is_terminal() {

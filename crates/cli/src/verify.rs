@@ -75,6 +75,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let proof = verify(&run, &config, stretch, &Cpu::current(), &mut |_| count += 1)?;
     let stretches: Vec<String> =
         proof.stretches.iter().map(|s| format!("{} to {}", s.start(), s.end())).collect();
+    if let Some(step) = proof.forgotten.first() {
+        out(format_args!(
+            "after step {step} the weights of the best epoch were lost, and the best was chosen anew"
+        ))?;
+    }
     let end = if proof.end { "; the weights, scores and summary of its end follow from them" } else { "" };
     out(format_args!(
         "{} links and {} checkpoints are sound; {count} steps made again with equal bits, among them {}{end}",

@@ -1,8 +1,8 @@
 //! The chain: one link a step, each with the hash of the one before, so that a record cannot be changed in
 //! one place without being changed from there on.
 //!
-//! `chain.jsonl` holds one JSON object a line. The first is the header, the others are steps, and overrides
-//! where a resumed run was given other settings. Every link ends in `"prev":"…","hash":"…"}`: `prev` is the
+//! `chain.jsonl` holds one JSON object a line. The first is the header, the others are steps, overrides where a
+//! resumed run was given other settings, and a note where the weights of its best epoch were lost. Every link ends in `"prev":"…","hash":"…"}`: `prev` is the
 //! hash of the link before (64 zeros in the header), `hash` the SHA-256 of the line up to and without
 //! `,"hash"`. Numbers stand as the hexadecimal digits of their bits.
 //!
@@ -27,6 +27,8 @@ pub enum Body {
     Step(StepLink),
     /// A resumed run goes on under other settings.
     Override(Override),
+    /// The weights of the best epoch were lost, and the best is chosen anew.
+    Forgotten(Forgotten),
 }
 
 /// What was known before the first step.
@@ -94,6 +96,16 @@ pub struct Override {
     pub config: serde_json::Map<String, serde_json::Value>,
 }
 
+/// The best is chosen anew: the epoch that has just ended, or the next to end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forgotten {
+    /// Steps made before.
+    pub after_step: u64,
+    /// The epoch under way, from 1: tells whether the one that these steps complete had ended.
+    pub epoch: u32,
+}
+
 impl StepLink {
     /// The fields, under their names, in which two links of one step differ, with both values.
     pub fn differences(&self, other: &StepLink) -> Vec<Difference> {
@@ -135,6 +147,7 @@ impl Link {
             Body::Header(_) => 0,
             Body::Step(link) => link.step,
             Body::Override(link) => link.after_step,
+            Body::Forgotten(link) => link.after_step,
         }
     }
 }
@@ -214,6 +227,21 @@ pub fn read(path: &Path) -> Result<Read, FileError> {
     Ok(read)
 }
 
+/// The links of a chain up to the link `hash`, the last of its step.
+///
+/// # Errors
+/// There is no such link, or the chain is broken before it.
+pub fn leading_to(path: &Path, step: u64, hash: &str) -> Result<Vec<Link>, ChainError> {
+    let Read { mut links, broken } = read(path)?;
+    let count = links.iter().take_while(|link| link.hash != hash).count() + 1;
+    let elsewhere = |reason: String| ChainError::Elsewhere { path: path.to_owned(), step, reason };
+    if count > links.len() {
+        return Err(broken.unwrap_or_else(|| elsewhere(format!("no link has the hash {hash}"))));
+    }
+    links.truncate(count);
+    Ok(links)
+}
+
 /// A line as the link after `last`; or its step and why it is none.
 fn parse(text: &[u8], prev: &str, last: Option<&Link>) -> Result<(Body, String), (Option<u64>, String)> {
     let none = |reason: &str| (None, reason.to_owned());
@@ -242,11 +270,18 @@ fn parse(text: &[u8], prev: &str, last: Option<&Link>) -> Result<(Body, String),
     let follows = match (&body, steps_before) {
         (Body::Header(_), None) => true,
         (Body::Step(link), Some(before)) => link.step == before + 1,
-        (Body::Override(link), Some(before)) => link.after_step == before,
+        (
+            Body::Override(Override { after_step, .. }) | Body::Forgotten(Forgotten { after_step, .. }),
+            Some(before),
+        ) => *after_step == before,
         _ => false,
     };
     if !follows {
         return Err(wrong("the link is out of its order".to_owned()));
+    }
+    // A name that stands twice, say, would be read in one way by us and in another by others.
+    if line(&body, prev).ok().as_ref().and_then(|(line, _)| line.strip_suffix('\n')) != Some(text) {
+        return Err(wrong("the link is not written as a link is".to_owned()));
     }
     Ok((body, found))
 }
@@ -272,21 +307,14 @@ impl Chain {
         Ok(chain)
     }
 
-    /// The chain up to the link `hash`, the last of its step; what came after is cut off. With it the links
-    /// that remain.
+    /// The chain with these links, its first ones; what comes after them is cut off.
     ///
     /// # Errors
-    /// There is no such link, or the chain is broken before it; then nothing was cut.
-    pub fn resume(path: &Path, step: u64, hash: &str) -> Result<(Chain, Vec<Link>), ChainError> {
-        let Read { mut links, broken } = read(path)?;
-        let count = links.iter().take_while(|link| link.hash != hash).count() + 1;
-        let elsewhere = |reason: String| ChainError::Elsewhere { path: path.to_owned(), step, reason };
-        if count > links.len() {
-            return Err(broken.unwrap_or_else(|| elsewhere(format!("no link has the hash {hash}"))));
-        }
-        links.truncate(count);
-        let journal = Journal::open(path, Some(links[count - 1].end))?;
-        Ok((Chain { journal, path: path.to_owned(), last: hash.to_owned() }, links))
+    /// The system refused.
+    pub fn resume(path: &Path, links: &[Link]) -> Result<Chain, FileError> {
+        let (end, last) = links.last().map_or((0, NOTHING), |link| (link.end, link.hash.as_str()));
+        let journal = Journal::open(path, Some(end))?;
+        Ok(Chain { journal, path: path.to_owned(), last: last.to_owned() })
     }
 
     /// Appends a link, in one write.
@@ -398,14 +426,12 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         // A line that was being written when the power went.
         fs::write(&path, &whole[..whole.len() - 40]).unwrap();
-        let (mut chain, links) = Chain::resume(&path, 2, &hashes[2]).unwrap();
+        let links = leading_to(&path, 2, &hashes[2]).unwrap();
+        let mut chain = Chain::resume(&path, &links).unwrap();
         assert_eq!(links.len(), 3);
         (3..=5).for_each(|step| chain.append(&link(step)).unwrap());
         assert_eq!(fs::read(&path).unwrap(), whole);
-        assert!(matches!(
-            Chain::resume(&path, 9, &"f".repeat(64)),
-            Err(ChainError::Elsewhere { step: 9, .. })
-        ));
+        assert!(matches!(leading_to(&path, 9, &"f".repeat(64)), Err(ChainError::Elsewhere { step: 9, .. })));
         assert_eq!(fs::read(&path).unwrap(), whole);
     }
 }

@@ -223,7 +223,14 @@ impl Header {
                 return Err(CheckpointError::Version { path: path.to_owned(), what, found, kept });
             }
         }
-        serde_json::from_value(json).map_err(damaged)
+        let header: Header = serde_json::from_str(text).map_err(damaged)?;
+        match header.progress.impossible() {
+            None => Ok(header),
+            Some(reason) => Err(CheckpointError::Damaged {
+                path: path.to_owned(),
+                reason: format!("damaged: no run stands so: {reason}"),
+            }),
+        }
     }
 }
 

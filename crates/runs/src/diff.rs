@@ -95,6 +95,7 @@ pub fn compare(a: &Path, b: &Path) -> Result<Comparison, DiffError> {
                 Parting::Step { step: one.step, fields, operator, is_transcribed }
             }
             (Some(Body::Override(one)), Some(Body::Override(other))) if one == other => continue,
+            (Some(Body::Forgotten(one)), Some(Body::Forgotten(other))) if one == other => continue,
             (Some(Body::Override(link)), _) | (_, Some(Body::Override(link))) => {
                 Parting::Override { after_step: link.after_step }
             }

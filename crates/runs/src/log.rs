@@ -2,8 +2,10 @@
 
 use crate::chain::StepLink;
 use kinone_files::{FileError, Journal};
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -209,13 +211,58 @@ pub struct EpochRow {
     pub lr: f32,
 }
 
+/// The beginning of a run as the log has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StartRow {
+    /// The version of the numeric contract.
+    pub contract: u32,
+    /// The network.
+    pub model: String,
+    /// How images were divided.
+    pub split: String,
+    /// Images to train on, to choose on, to test on.
+    pub images: [usize; 3],
+}
+
 /// What a log says of a run's course.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rows {
+    /// The beginning; none where the log was made anew.
+    pub start: Option<StartRow>,
     /// The steps, in the order of the file.
     pub steps: Vec<Row>,
     /// The ends of epochs, in the order of the file.
     pub epochs: Vec<EpochRow>,
+    /// The hash of the last weights that the end states, if there is one.
+    pub end: Option<String>,
+    /// Whether some steps are made from the chain: then the log was lost, and with it what the chain does not say.
+    pub is_mended: bool,
+}
+
+/// The entries of a JSON object, no name twice: what we and others read must be one.
+struct Entries(serde_json::Map<String, serde_json::Value>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Entries;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Entries, A::Error> {
+                let mut entries = serde_json::Map::new();
+                while let Some((name, value)) = object.next_entry::<String, serde_json::Value>()? {
+                    if entries.contains_key(&name) {
+                        return Err(A::Error::custom(format_args!("`{name}` stands twice")));
+                    }
+                    entries.insert(name, value);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// The steps and the ends of epochs of a log. Events of other kinds are passed over, and a last line that was not
@@ -231,20 +278,27 @@ pub fn rows(path: &Path) -> Result<Rows, String> {
         if !line.ends_with(b"\n") {
             break;
         }
-        let event: serde_json::Value =
+        let Entries(event) =
             serde_json::from_slice(line).map_err(|error| wrong(format!("no JSON object: {error}")))?;
-        match event["event"].as_str() {
-            Some("step") => {
-                rows.steps.push(serde_json::from_value(event).map_err(|error| wrong(error.to_string()))?)
-            }
-            Some("epoch") => {
-                rows.epochs.push(serde_json::from_value(event).map_err(|error| wrong(error.to_string()))?)
-            }
-            Some("start" | "resume" | "error" | "end") => {}
+        let text = |name: &str| event.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+        let kind = text("event");
+        rows.is_mended |= kind.as_deref() == Some("step") && event.contains_key("from");
+        match kind.as_deref() {
+            Some("start") if rows.start.is_some() => return Err(wrong("a run begins once".to_owned())),
+            Some("start") => rows.start = Some(of(event).map_err(wrong)?),
+            Some("step") => rows.steps.push(of(event).map_err(wrong)?),
+            Some("epoch") => rows.epochs.push(of(event).map_err(wrong)?),
+            Some("end") => rows.end = text("weights_sha256"),
+            Some("resume" | "error") => {}
             _ => return Err(wrong("no event of a run".to_owned())),
         }
     }
     Ok(rows)
+}
+
+/// An event as a row; what the row has no name for is passed over.
+fn of<T: DeserializeOwned>(event: serde_json::Map<String, serde_json::Value>) -> Result<T, String> {
+    serde_json::from_value(event.into()).map_err(|error| error.to_string())
 }
 
 /// The seconds that the last row of a log states; 0 where none does.
@@ -386,7 +440,8 @@ mod tests {
         let links: Vec<StepLink> = (1..=4).map(|step| link(row(step))).collect();
         let links: Vec<&StepLink> = links.iter().collect();
         let logged = |step: u64| format!("{}\n", row(step).json());
-        let start = "{\"event\":\"start\"}\n";
+        let start =
+            "{\"event\":\"start\",\"contract\":1,\"model\":\"m\",\"split\":\"s\",\"images\":[1,1,1]}\n";
         let end = "{\"event\":\"epoch\",\"epoch\":1,\"train_loss\":0.1,\"lr\":0.1}\n";
         let whole = [start, &logged(1), &logged(2), end, &logged(3), &logged(4)].concat();
         for (text, made) in [

@@ -79,6 +79,27 @@ impl Progress {
         }
     }
 
+    /// What no run can come to, where these figures say so.
+    pub fn impossible(&self) -> Option<&'static str> {
+        let best = self.best.as_ref();
+        let whole = [
+            (self.epoch == 0, "epochs count from 1"),
+            (u64::from(self.epoch) > self.step + 1, "it has more epochs than steps"),
+            (self.epoch_steps > self.step, "its epoch has more steps than all its epochs"),
+            (self.loss_images >> 48 > 0, "its epoch has more images than there can be"),
+            (
+                best.is_some_and(|best| best.epoch == 0 || best.epoch >= self.epoch),
+                "its best epoch has not ended",
+            ),
+            (best.is_some_and(|best| best.step > self.step), "its best epoch is yet to come"),
+            (
+                best.is_none() && self.epoch_steps == 0 && self.epoch > 1,
+                "of the epochs that ended none is the best",
+            ),
+        ];
+        whole.into_iter().find_map(|(is_so, reason)| is_so.then_some(reason))
+    }
+
     /// Whether a run of so many epochs has nothing left to train.
     pub fn is_finished(&self, epochs: u32) -> bool {
         self.stopped_early || self.epoch > epochs

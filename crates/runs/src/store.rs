@@ -162,7 +162,8 @@ mod tests {
                 let weights_sha256 = String::new();
                 let thresholds = vec![None, Some(-1.25)];
                 let best = Best { epoch: 1, step: 20, val_auroc_macro: None, thresholds, weights_sha256 };
-                checkpoint.header.progress.best = Some(best);
+                let progress = &mut checkpoint.header.progress;
+                (progress.epoch, progress.best) = (2, Some(best));
             }
             store.save(&Cpu::current(), &mut checkpoint, &best, keep_every).unwrap();
         }

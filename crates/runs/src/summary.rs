@@ -9,6 +9,7 @@ const LIMIT: u64 = 1 << 20;
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Summary {
     /// The version of the numeric contract.
     pub contract: u32,

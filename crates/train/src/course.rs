@@ -214,6 +214,7 @@ impl<'a> Course<'a> {
     pub(crate) fn forget_best(&mut self) {
         let Progress { epoch, epoch_steps, .. } = self.progress;
         self.progress.best = (epoch > 1 && epoch_steps == 0).then(|| self.ended());
+        self.progress.stopped_early = self.progress.is_out_of_patience(self.plan.config.patience);
     }
 
     /// The epoch that has just ended, as it is kept where it is the best.

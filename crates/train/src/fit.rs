@@ -218,15 +218,22 @@ impl Fit<'_> {
         self.control.clear();
         self.sound(record);
         let (mut trained, mut training) = (0, 0.0);
-        while !course.is_finished() {
-            let (images, seconds) = match self.epoch(course, record)? {
-                Ok(speed) => speed,
-                Err(Stop(signal)) => return Ok(End::Stopped { step: course.progress.step, signal }),
-            };
-            trained += images;
-            training += seconds;
+        loop {
+            while !course.is_finished() {
+                let (images, seconds) = match self.epoch(course, record)? {
+                    Ok(speed) => speed,
+                    Err(Stop(signal)) => return Ok(End::Stopped { step: course.progress.step, signal }),
+                };
+                trained += images;
+                training += seconds;
+            }
+            record.settle(course)?;
+            self.sound(record);
+            // Where the best was lost, patience counts anew.
+            if course.is_finished() {
+                break;
+            }
         }
-        record.settle(course)?;
         record.pulse.beat(Doing::Evaluating, course.last_epoch(), course.progress.step);
         let Some(best) = course.progress.best.clone() else {
             unreachable!("a run that is finished has ended an epoch")

@@ -12,12 +12,13 @@ use kinone_files::FileError;
 use kinone_kernels::Cpu;
 use kinone_nn::state::{Dictionary, Value};
 use kinone_runs::CONTRACT;
-use kinone_runs::chain::{Body, Chain, Header, Link, Override, StepLink};
+use kinone_runs::chain::{self, Body, Chain, Forgotten, Header, Link, Override, StepLink};
 use kinone_runs::checkpoint::Checkpoint;
 use kinone_runs::config::Difference;
 use kinone_runs::control::{Doing, Pulse};
 use kinone_runs::directory::{self, RunDirectory};
 use kinone_runs::log::{self, Event, Log};
+use kinone_runs::progress::{Best, Progress};
 use kinone_runs::store::{Newest, Store};
 use kinone_runs::{npz, transcript, weights};
 use std::io;
@@ -136,18 +137,17 @@ impl<'a> Record<'a> {
         enough_space(run, course, 1, 1)?;
         let header = &newest.checkpoint.header;
         let step = header.progress.step;
-        let (mut chain, links) = Chain::resume(&run.chain_file(), step, &header.link)?;
+        let links = chain::leading_to(&run.chain_file(), step, &header.link)?;
         let alarms = mended(run, index, &links)?;
+        // The log never has a row of a step that the chain has not.
         log::cut(&run.log_file(), step, header.progress.epoch - 1)?;
+        let mut chain = Chain::resume(&run.chain_file(), &links)?;
         let store = run.store();
         store.discard_after(step);
         if !changes.is_empty() {
             let config = plan.config.identity();
             chain.append(&Body::Override(Override { after_step: step, changes: changes.clone(), config }))?;
         }
-        run.write_config(plan.config)?;
-        // What was the end is none any more.
-        let _ = std::fs::remove_file(run.summary_file());
         let mut record = Record {
             run,
             log: Log::open(&run.log_file())?,
@@ -174,6 +174,9 @@ impl<'a> Record<'a> {
             record.saved = None;
             record.save(course)?;
         }
+        run.write_config(plan.config)?;
+        // What was the end is none any more.
+        let _ = std::fs::remove_file(run.summary_file());
         record.repair_weights(course)?;
         Ok(record)
     }
@@ -312,7 +315,7 @@ impl<'a> Record<'a> {
             }
         }
         let Some(best) = progress.best.clone() else { return Ok(()) };
-        if holds(&self.run.best_weights(), &best.weights_sha256) {
+        if is_best(&self.run.best_weights(), &best) {
             return Ok(());
         }
         let written = self.write_best(course);
@@ -324,7 +327,11 @@ impl<'a> Record<'a> {
             "the weights of epoch {}, the best, are lost; the best is chosen anew among those that are left",
             best.epoch
         ));
+        let Progress { step, epoch, .. } = course.progress;
+        self.chain.append(&Body::Forgotten(Forgotten { after_step: step, epoch }))?;
         course.forget_best();
+        self.saved = None;
+        self.save(course)?;
         self.write_best(course)
     }
 
@@ -357,6 +364,19 @@ impl<'a> Record<'a> {
 /// Whether a file of weights is sound and its weights have this hash.
 pub(crate) fn holds(path: &Path, weights_sha256: &str) -> bool {
     weights::load(path).is_ok_and(|(header, _)| header.weights_sha256 == weights_sha256)
+}
+
+/// Whether a file of weights is sound, its weights are those of the best epoch, and so is what it says of them.
+pub(crate) fn is_best(file: &Path, best: &Best) -> bool {
+    weights::load(file).is_ok_and(|(header, _)| {
+        let said = (header.epoch, header.val_auroc_macro, &header.thresholds, &header.weights_sha256);
+        said == (best.epoch, best.val_auroc_macro, &best.thresholds, &best.weights_sha256)
+    })
+}
+
+/// Whether a file is the index of the data with this hash.
+pub(crate) fn is_index(file: &Path, sha256: &str) -> bool {
+    kinone_files::read_regular(file, 64 << 30).is_ok_and(|text| kinone_runs::hash::bytes(&text) == sha256)
 }
 
 /// What is evaluated of a checkpoint: the model's state, its parameters replaced by their average where there
@@ -400,9 +420,7 @@ fn mended(run: &RunDirectory, index: &Index, links: &[Link]) -> Result<Vec<Strin
         remarks.push(format!("{}: {rows} rows of steps were missing; made from the chain", file.display()));
     }
     let file = run.index_file();
-    let is_sound = kinone_files::read_regular(&file, 64 << 30)
-        .is_ok_and(|text| kinone_runs::hash::bytes(&text) == index.sha256);
-    if !is_sound {
+    if !is_index(&file, &index.sha256) {
         index.write(&file)?;
         remarks.push(format!("{} was missing or damaged; made from the data", file.display()));
     }

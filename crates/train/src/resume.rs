@@ -1,6 +1,6 @@
 //! Going on with a run: from which checkpoint, under which settings.
 
-use crate::record::{holds, kept_weights};
+use crate::record::{holds, is_best, is_index, kept_weights};
 use kinone_kernels::Cpu;
 use kinone_runs::chain::{self, Body, Link};
 use kinone_runs::checkpoint::{Checkpoint, CheckpointError};
@@ -9,7 +9,7 @@ use kinone_runs::directory::RunDirectory;
 use kinone_runs::progress::Progress;
 use kinone_runs::store::Newest;
 use kinone_runs::summary::Summary;
-use kinone_runs::{transcript, weights};
+use kinone_runs::{log, transcript, weights};
 use std::path::{Path, PathBuf};
 
 /// Why a run cannot be gone on with.
@@ -122,8 +122,8 @@ impl Left {
     }
 
     /// Whether what a run leaves at its end is there, sound, and its own: a summary that states the end to which
-    /// chain and newest checkpoint lead, and the weights that it names. What is not is made again from the
-    /// checkpoints.
+    /// chain and newest checkpoint lead, the weights that it names, and the log and the index of the way there. What
+    /// is not is made again.
     pub fn has_its_results(&self, run: &RunDirectory) -> bool {
         let Some(Checkpoint { header, tensors }) = self.newest.as_ref().map(|newest| &newest.checkpoint)
         else {
@@ -132,12 +132,15 @@ impl Left {
         let (Some(best), Ok(summary)) = (&header.progress.best, Summary::read(&run.summary_file())) else {
             return false;
         };
-        let (last, best) = (weights::digest(&kept_weights(tensors)), &best.weights_sha256);
+        let last = weights::digest(&kept_weights(tensors));
         let stated = [&summary.chain_sha256, &summary.weights_sha256, &summary.best_weights_sha256];
-        stated == [&header.link, &last, best]
+        stated == [&header.link, &last, &best.weights_sha256]
+            && summary.val_auroc_macro == best.val_auroc_macro
             && ends_in(&run.chain_file(), &header.link)
             && holds(&run.last_weights(), &last)
-            && holds(&run.best_weights(), best)
+            && is_best(&run.best_weights(), best)
+            && log::rows(&run.log_file()).is_ok_and(|rows| rows.steps.len() as u64 == header.progress.step)
+            && is_index(&run.index_file(), &header.data_sha256)
     }
 
     /// The settings in which `wanted` differs, if that is allowed.
@@ -156,20 +159,30 @@ impl Left {
         if !overriding && !changes.is_empty() {
             return Err(ResumeError::Changed(changes));
         }
-        let Some(progress) = self.progress().filter(|progress| allows_no_step(progress, wanted)) else {
-            return Ok(changes);
-        };
-        // The weights of half an epoch would be the last, and no epoch's end would lead to them.
-        if progress.epoch_steps > 0 {
-            return Err(ResumeError::Within { epoch: progress.epoch, way_on: way_on(progress, wanted) });
+        match self.progress().and_then(|progress| refusal(progress, &self.config, wanted)) {
+            Some(refusal) => Err(refusal),
+            None => Ok(changes),
         }
-        // At an epoch's end a run may be cut short, but one that has ended has no step that a change could be for.
-        if !changes.is_empty() && self.is_finished(&self.config) {
-            let (epochs, way_on) = (progress.epoch - 1, way_on(progress, wanted));
-            return Err(ResumeError::Finished { epochs, changes, way_on });
-        }
-        Ok(changes)
     }
+}
+
+/// Why a run that stands at `progress` under `config` does not go on under `wanted`, if it does not.
+pub(crate) fn refusal(progress: &Progress, config: &Config, wanted: &Config) -> Option<ResumeError> {
+    if !allows_no_step(progress, wanted) {
+        return None;
+    }
+    // The weights of half an epoch would be the last, and no epoch's end would lead to them.
+    if progress.epoch_steps > 0 {
+        return Some(ResumeError::Within { epoch: progress.epoch, way_on: way_on(progress, wanted) });
+    }
+    // At an epoch's end a run may be cut short, but one that has ended has no step that a change could be for.
+    let changes = config.differences(wanted);
+    let (epochs, way_on) = (progress.epoch - 1, way_on(progress, wanted));
+    (!changes.is_empty() && allows_no_step(progress, config)).then_some(ResumeError::Finished {
+        epochs,
+        changes,
+        way_on,
+    })
 }
 
 /// Whether a chain is sound to its end, and its last link has this hash.
@@ -201,7 +214,7 @@ fn had_checkpoint(run: &RunDirectory, links: &[Link]) -> bool {
     let folder = run.path().join("checkpoints");
     let is_later = |link: &Link| match &link.body {
         Body::Step(link) => link.epoch > 1,
-        Body::Override(_) => true,
+        Body::Override(_) | Body::Forgotten(_) => true,
         Body::Header(_) => false,
     };
     !folder.is_dir()

@@ -1,8 +1,10 @@
 //! What lies beside the chain, held against it before anything is made again: settings, log, index, weights.
 
-use super::{Records, VerifyError, fault, listed};
+use super::{Records, VerifyError, fault, has_summary, listed};
 use kinone_runs::chain::{Body, Link};
+use kinone_runs::config::Config;
 use kinone_runs::directory::RunDirectory;
+use kinone_runs::log::Rows;
 use kinone_runs::{hash, log, weights};
 
 impl Records {
@@ -15,19 +17,30 @@ impl Records {
         }
         for link in &self.links {
             let Body::Override(link) = &link.body else { continue };
-            let settings = self.settings(&link.config, link.after_step)?;
+            let (step, settings) = (link.after_step, self.settings(&link.config, link.after_step)?);
             if link.changes != before.differences(&settings) {
-                let step = link.after_step;
                 return fault(format!(
                     "step {step}: the override names other changes than its settings have"
                 ));
             }
+            if let Some(fixed) = link.changes.iter().find(|change| !Config::is_changeable(change)) {
+                return fault(format!("step {step}: an override cannot change this: {fixed}"));
+            }
+            if link.changes.is_empty() || step == 0 {
+                return fault(format!(
+                    "step {step}: an override of no run: it has changes, and steps before it"
+                ));
+            }
             before = settings;
         }
-        let (chained, _) = self.settings_after(self.last_step())?;
-        let differences = chained.differences(&self.config);
-        if differences.is_empty() {
-            return Ok(());
+        // The file is written after the override that changes it: of those after the last step it may lack some.
+        let last = self.last_step();
+        let mut differences = Vec::new();
+        for place in self.links.partition_point(|link| link.step() < last)..self.links.len() {
+            differences = self.settings_at(place)?.differences(&self.config);
+            if differences.is_empty() {
+                return Ok(());
+            }
         }
         let mut overrides = self.links.iter().filter(|link| matches!(link.body, Body::Override(_)));
         let step = overrides.next_back().map_or(0, Link::step) + 1;
@@ -44,20 +57,22 @@ impl Records {
     /// that may be lost where a run was killed, and the ends of epochs where a log was made anew.
     pub(super) fn compare_log(&mut self, run: &RunDirectory) -> Result<(), VerifyError> {
         let file = run.log_file();
-        let log::Rows { steps: rows, epochs } = match log::rows(&file) {
+        self.log = match log::rows(&file) {
             Ok(rows) => rows,
             Err(reason) => return fault(reason),
         };
+        let Rows { steps: rows, epochs, is_mended, .. } = &self.log;
         if let Some(pair) = epochs.windows(2).find(|pair| pair[0].epoch >= pair[1].epoch) {
             return fault(format!("{}: epoch {} ends twice", file.display(), pair[1].epoch));
         }
-        self.epochs = epochs;
-        let committed = self.checkpoints.keys().next_back().copied().unwrap_or(0);
+        let newest = self.checkpoints.last_key_value().map(|(_, header)| &header.progress);
+        let ended = newest.map_or(0, |progress| progress.epoch - 1);
+        let committed = newest.map_or(0, |progress| progress.step);
         if (rows.len() as u64) < committed {
             let step = rows.len() + 1;
             return fault(format!("step {step}: {} has no row of it, the chain has one", file.display()));
         }
-        for (row, step) in rows.iter().zip(1..) {
+        for (row, step) in self.log.steps.iter().zip(1..) {
             if row.step != step {
                 return fault(format!(
                     "step {step}: {} has a row of step {} in its place",
@@ -73,6 +88,10 @@ impl Records {
                 let what = listed(&differences);
                 return fault(format!("step {}: {} and the chain differ: {what}", row.step, file.display()));
             }
+        }
+        let missing = (1..=ended).find(|epoch| !epochs.iter().any(|row| row.epoch == *epoch));
+        if let Some(epoch) = missing.filter(|_| !is_mended) {
+            return fault(format!("{}: the end of epoch {epoch} is missing", file.display()));
         }
         Ok(())
     }
@@ -97,7 +116,7 @@ impl Records {
         let file = run.best_weights();
         let bests = self.checkpoints.values().filter_map(|header| header.progress.best.as_ref());
         let known: Vec<&str> = bests.map(|best| best.weights_sha256.as_str()).collect();
-        if run.summary_file().exists() || known.is_empty() || !file.exists() {
+        if has_summary(run) || known.is_empty() || !file.exists() {
             return Ok(());
         }
         let found = match weights::load(&file) {
