@@ -55,8 +55,8 @@ fn link(place: &Place, change: impl FnOnce(&mut Vec<Body>)) {
     bodies.iter().for_each(|body| made.append(body).unwrap());
     let new = chain::read(&path).unwrap().links;
     seal(place, |checkpoint| {
-        let at = |step| new.iter().rfind(|link| link.step() == step).unwrap().hash.clone();
-        checkpoint.header.link = at(checkpoint.header.progress.step);
+        let step = checkpoint.header.progress.step;
+        checkpoint.header.link.clone_from(&new.iter().rfind(|link| link.step() == step).unwrap().hash);
     });
     replace(place, "summary.json", &old.last().unwrap().hash, &new.last().unwrap().hash);
 }
