@@ -38,6 +38,8 @@ const GROUP: (usize, usize) = (128, 256);
 /// Rows that all panels of a group meet before the next rows do, about: packed, they stay in the second-level cache
 /// beside the panels.
 const ROWS: usize = 96;
+/// Tiles that one call computes.
+const STACK: usize = 8;
 /// About how many terms a block of k has.
 pub(crate) fn block() -> usize {
     crate::perturb::block(256)
@@ -159,11 +161,13 @@ pub(crate) fn even(count: usize, parts: usize, part: usize) -> Range<usize> {
     part * count / parts..(part + 1) * count / parts
 }
 
-/// Panels and tiles of rows in the order in which they meet: a few tiles meet each panel, then the next few.
-fn order(tiles: Range<usize>, few: usize, panels: usize) -> impl Iterator<Item = (usize, usize)> {
-    tiles.clone().step_by(few).flat_map(move |first| {
-        let some = first..(first + few).min(tiles.end);
-        (0..panels).flat_map(move |panel| some.clone().map(move |tile| (panel, tile)))
+/// Panels and stacks of tiles in the order in which they meet: a few tiles meet each panel, then the next few.
+fn order(tiles: Range<usize>, few: usize, panels: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let cut = |all: Range<usize>, by: usize| {
+        all.clone().step_by(by).map(move |first| first..(first + by).min(all.end))
+    };
+    cut(tiles, few).flat_map(move |some| {
+        (0..panels).flat_map(move |panel| cut(some.clone(), STACK).map(move |stack| (panel, stack)))
     })
 }
 
@@ -253,7 +257,7 @@ impl<'a, P: Product> Work<'a, P> {
         let rows = Buffer::take(if left.is_none() { block * tiles * kernel.rows } else { 0 });
         let slot = block * kernel.width() + SLACK;
         let columns = Buffer::take(group * slot);
-        let kept = if product.terms() > block { tiles * group * kernel.width() } else { kernel.width() };
+        let kept = if product.terms() > block { tiles * group } else { STACK } * kernel.width();
         Work { cpu, product, kernel, left, rows, columns, slot, tiles: Buffer::take(kept * kernel.rows) }
     }
 
@@ -284,12 +288,12 @@ impl<'a, P: Product> Work<'a, P> {
             };
             let share = ahead.as_ref().map_or(0, |ahead| ahead.len().div_ceil(tiles.len() * panels.len()));
             let mut kept = 0;
-            for (index, tile) in order(tiles.clone(), (ROWS / kernel.rows).max(1), panels.len()) {
+            for (index, stack) in order(tiles.clone(), (ROWS / kernel.rows).max(1), panels.len()) {
                 if let Some(ahead) = &mut ahead {
-                    ahead.ask(share);
+                    ahead.ask(share * stack.len());
                 }
                 let (panel, place) = (&panels[index], places[index]);
-                let rows = tile * kernel.rows..((tile + 1) * kernel.rows).min(product.rows());
+                let rows = stack.start * kernel.rows..(stack.end * kernel.rows).min(product.rows());
                 let packed = (rows.start - all.start) * block.len()..(rows.end - all.start) * block.len();
                 let unplaced = kept..kept + rows.len() * panel.width;
                 let (to, stride) = match place {

@@ -71,22 +71,17 @@ impl Tiles {
     /// When an operand is short.
     pub(crate) unsafe fn multiply(&self, left: Rows, right: &[f32], width: usize, sums: Sums) {
         let Rows { data, row, term, extent: (rows, terms) } = left;
-        let mut earlier: Vec<*const f32> = Vec::with_capacity(sums.earlier.len());
-        for start in (0..rows).step_by(self.0.rows) {
-            earlier.clear();
-            earlier.extend(sums.earlier.iter().map(|sum| sum.wrapping_add(start * sums.stride)));
-            let tile = Tile {
-                left: Left::Even { data: &data[start * row..], row, term },
-                right,
-                terms,
-                to: sums.to.wrapping_add(start * sums.stride),
-                stride: sums.stride,
-                resume: false,
-                earlier: &earlier,
-                finish: None,
-            };
-            // SAFETY: the outputs are the caller's promise.
-            unsafe { self.0.run(self.0.rows.min(rows - start), width, &tile) };
-        }
+        let tile = Tile {
+            left: Left::Even { data, row, term },
+            right,
+            terms,
+            to: sums.to,
+            stride: sums.stride,
+            resume: false,
+            earlier: sums.earlier,
+            finish: None,
+        };
+        // SAFETY: the outputs are the caller's promise.
+        unsafe { self.0.run(rows, width, &tile) };
     }
 }

@@ -5,7 +5,7 @@
 //! addition for each of its nodes.
 
 use super::tile::{Kernel, Left, Tile};
-use super::{Panel, SLACK, even};
+use super::{Panel, SLACK, STACK, even};
 use crate::memory::Buffer;
 use crate::{Cpu, perturb};
 use std::ops::Range;
@@ -17,8 +17,6 @@ fn most_terms() -> usize {
 /// Rows and columns that a thread takes together: their sums stay in the second-level cache.
 const ROWS: usize = 512;
 const COLUMNS: usize = 288;
-/// Tiles that are handed on together: whole cache lines of the output.
-const TOGETHER: usize = 8;
 
 /// A product whose terms come in leaves.
 pub(crate) trait LeafProduct: Sync {
@@ -169,34 +167,33 @@ struct Piece<'a, P> {
 }
 
 impl<P: LeafProduct> Piece<'_, P> {
-    fn rows(&self, tile: usize) -> Range<usize> {
-        tile * self.kernel.rows..((tile + 1) * self.kernel.rows).min(self.product.rows())
+    /// The rows of each stack of tiles.
+    fn stacks(&self) -> impl Iterator<Item = Range<usize>> + use<P> {
+        let (height, all, tiles) = (self.kernel.rows, self.product.rows(), self.tiles.clone());
+        tiles
+            .clone()
+            .step_by(STACK)
+            .map(move |first| first * height..((first + STACK).min(tiles.end) * height).min(all))
     }
 
     fn run(&mut self, plan: &Plan) {
-        let rows = self.rows(self.tiles.start).start..self.rows(self.tiles.end - 1).end;
+        let rows =
+            self.tiles.start * self.kernel.rows..(self.tiles.end * self.kernel.rows).min(self.product.rows());
         let width: usize = self.panels.iter().map(|panel| panel.width).sum();
-        // For each panel, for each tile, for each sum: [rows][width].
+        // For each panel, for each stack, for each sum: [rows][width].
         let mut sums = Buffer::take(rows.len() * width * plan.sums);
         for block in &plan.blocks {
             self.block(block, rows.clone(), plan.sums, &mut sums);
         }
-        let mut finished = Buffer::zeros(TOGETHER * self.kernel.rows * self.kernel.width());
-        let mut tiles = &sums[..];
+        let nothing = Buffer::zeros(STACK * self.kernel.rows * self.kernel.width());
+        let mut left = &sums[..];
         for panel in self.panels {
-            for first in self.tiles.clone().step_by(TOGETHER) {
-                let last = (first + TOGETHER).min(self.tiles.end) - 1;
-                let mut done = 0;
-                for tile in first..=last {
-                    let size = self.rows(tile).len() * panel.width;
-                    let (one, rest) = tiles.split_at(plan.sums * size);
-                    if let Some(result) = plan.result {
-                        finished[done..done + size].copy_from_slice(&one[result * size..][..size]);
-                    }
-                    (done, tiles) = (done + size, rest);
-                }
-                let rows = self.rows(first).start..self.rows(last).end;
-                self.product.store(self.cpu, rows, panel, &finished[..done]);
+            for rows in self.stacks() {
+                let size = rows.len() * panel.width;
+                let (slots, rest) = left.split_at(plan.sums * size);
+                left = rest;
+                let finished = plan.result.map_or(&nothing[..size], |result| &slots[result * size..][..size]);
+                self.product.store(self.cpu, rows, panel, finished);
             }
         }
     }
@@ -211,8 +208,7 @@ impl<P: LeafProduct> Piece<'_, P> {
         for panel in self.panels {
             let packed = block.terms.len() * panel.width;
             product.pack_columns(cpu, panel, block.terms.clone(), &mut self.columns[..packed + SLACK]);
-            for tile in self.tiles.clone() {
-                let rows = self.rows(tile);
+            for rows in self.stacks() {
                 let size = rows.len() * panel.width;
                 let (slots, rest) = sums.split_at_mut(kept * size);
                 sums = rest;
@@ -236,7 +232,7 @@ impl<P: LeafProduct> Piece<'_, P> {
                         earlier: &earlier,
                         finish: None,
                     };
-                    // SAFETY: there are `kept` slots of the tile's size, and they belong to this thread;
+                    // SAFETY: there are `kept` slots of the stack's size, and they belong to this thread;
                     // `Strewn::new` measured the left operand.
                     unsafe { kernel.run(rows.len(), panel.width, &tile) };
                 }

@@ -3,9 +3,10 @@
 use super::lanes::{Lanes, Plain, prefetch_to_write};
 use crate::{Cpu, Isa, perturb};
 
-/// What one call of a tile's loop reads and writes.
+/// What one call reads and writes: tiles stacked one below the other, which share the right operand. To call for each
+/// would cost a tenth of what a short one takes.
 pub(super) struct Tile<'a> {
-    /// The left operand, one value a row and term: packed `[k][rows]`, or anywhere.
+    /// The left operand, one value a row and term: packed `[tile][k][rows of the tile]`, or anywhere.
     pub(super) left: Left<'a>,
     /// The right operand, packed `[k][width]`.
     pub(super) right: &'a [f32],
@@ -39,7 +40,7 @@ pub(crate) struct Finish<'a> {
 /// The left operand of a tile.
 #[derive(Clone, Copy)]
 pub(super) enum Left<'a> {
-    /// `[k][rows]`
+    /// `[tile][k][rows of the tile]`
     Packed(&'a [f32]),
     /// Value (i, k) at `data[bases[i] + steps[k]]`.
     Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [usize] },
@@ -68,7 +69,8 @@ struct Raw {
     relu: bool,
 }
 
-type Loop = unsafe fn(&Raw);
+/// Computes so many tiles of as many rows as the loop is for, from a row on.
+type Loop = unsafe fn(&Raw, first: usize, tiles: usize);
 
 /// The loops of an instruction set, by rows and width in registers.
 #[derive(Clone, Copy)]
@@ -107,7 +109,8 @@ impl Kernel {
         self.wide * self.lanes
     }
 
-    /// Computes a tile of `rows` rows and `width` columns, a multiple of the lanes.
+    /// Computes `rows` rows and `width` columns, a multiple of the lanes: tiles of [`Kernel::rows`], and one of what is
+    /// left.
     ///
     /// # Safety
     /// The rows of the output, and those of `earlier` and of a residual, can be written and read for `width` values
@@ -115,7 +118,7 @@ impl Kernel {
     #[inline]
     pub(super) unsafe fn run(&self, rows: usize, width: usize, tile: &Tile) {
         let wide = width / self.lanes;
-        assert!((1..=self.rows).contains(&rows) && (1..=self.wide).contains(&wide), "no such tile");
+        assert!((1..=self.wide).contains(&wide), "no such tile");
         assert!(tile.right.len() >= tile.terms * width, "a short right operand");
         let (mut bases, mut steps, mut apart) = ([].as_slice(), [].as_slice(), (0, 0));
         let (a, loops) = match tile.left {
@@ -129,7 +132,7 @@ impl Kernel {
                 (data, self.strewn)
             }
             Left::Even { data, row, term } => {
-                let last = (rows - 1) * row + tile.terms.saturating_sub(1) * term;
+                let last = rows.saturating_sub(1) * row + tile.terms.saturating_sub(1) * term;
                 assert!(last < data.len() || tile.terms == 0, "a short left operand");
                 apart = (row, term);
                 (data, self.even)
@@ -158,15 +161,25 @@ impl Kernel {
             residual,
             relu,
         };
+        let (tiles, rest) = (rows / self.rows, rows % self.rows);
+        let of_rows = |rows: usize| loops[(rows - 1) * self.widest + wide - 1];
         // SAFETY: a `Cpu` with this `Isa` exists only where the processor has it; packed operands were measured
         // above; strewn ones and the outputs are the caller's promise.
-        unsafe { loops[(rows - 1) * self.widest + wide - 1](&raw) }
+        unsafe {
+            if tiles > 0 {
+                of_rows(self.rows)(&raw, 0, tiles);
+            }
+            if rest > 0 {
+                of_rows(rest)(&raw, rows - rest, 1);
+            }
+        }
     }
 }
 
 /// One value of the left operand a row, term by term.
 trait Values<const ROWS: usize>: Sized {
-    unsafe fn of(raw: &Raw) -> Self;
+    /// Of the rows from `first` on.
+    unsafe fn of(raw: &Raw, first: usize) -> Self;
     /// The value of row `i` for this term.
     unsafe fn value(&self, i: usize) -> f32;
     unsafe fn advance(&mut self);
@@ -176,8 +189,8 @@ struct Packed(*const f32);
 
 impl<const ROWS: usize> Values<ROWS> for Packed {
     #[inline(always)]
-    unsafe fn of(raw: &Raw) -> Self {
-        Packed(raw.a)
+    unsafe fn of(raw: &Raw, first: usize) -> Self {
+        Packed(raw.a.wrapping_add(first * raw.terms))
     }
     #[inline(always)]
     unsafe fn value(&self, i: usize) -> f32 {
@@ -197,9 +210,9 @@ struct Strewn<const ROWS: usize> {
 
 impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
     #[inline(always)]
-    unsafe fn of(raw: &Raw) -> Self {
+    unsafe fn of(raw: &Raw, first: usize) -> Self {
         // SAFETY: the caller of the loop promised a base a row.
-        let rows = std::array::from_fn(|i| unsafe { raw.a.wrapping_add(*raw.bases.add(i)) });
+        let rows = std::array::from_fn(|i| unsafe { raw.a.wrapping_add(*raw.bases.add(first + i)) });
         Strewn { rows, steps: raw.steps }
     }
     #[inline(always)]
@@ -221,8 +234,9 @@ struct Even<const ROWS: usize> {
 
 impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
     #[inline(always)]
-    unsafe fn of(raw: &Raw) -> Self {
-        Even { rows: std::array::from_fn(|i| raw.a.wrapping_add(i * raw.row)), at: 0, term: raw.term }
+    unsafe fn of(raw: &Raw, first: usize) -> Self {
+        let row = |i: usize| raw.a.wrapping_add((first + i) * raw.row);
+        Even { rows: std::array::from_fn(row), at: 0, term: raw.term }
     }
     #[inline(always)]
     unsafe fn value(&self, i: usize) -> f32 {
@@ -238,29 +252,44 @@ impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
 /// The loop, the same for all.
 ///
 /// # Safety
-/// The processor has `V`'s instruction set, and `raw` points to what [`Tile`] says, for `ROWS` rows and
-/// `WIDE·COUNT` columns.
+/// The processor has `V`'s instruction set, and `raw` points to what [`Tile`] says, for `tiles·ROWS` rows from `first`
+/// on and `WIDE·COUNT` columns.
 #[inline(always)]
-unsafe fn tile<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(raw: &Raw) {
+unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
+    raw: &Raw,
+    first: usize,
+    tiles: usize,
+) {
+    for tile in 0..tiles {
+        // SAFETY: the caller's promise.
+        unsafe { one::<V, L, ROWS, WIDE>(raw, first + tile * ROWS) }
+    }
+}
+
+/// # Safety
+/// As [`stack`], for `ROWS` rows.
+#[inline(always)]
+unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize) {
     // SAFETY: every address stays inside what the caller promised.
     unsafe {
         let mut sums = [[V::splat(0.0); WIDE]; ROWS];
+        let c = raw.c.wrapping_add(first * raw.stride);
         let at = |i: usize, j: usize| i * raw.stride + j * V::COUNT;
         if raw.resume {
             for i in 0..ROWS {
                 for j in 0..WIDE {
-                    sums[i][j] = V::load(raw.c.add(at(i, j)));
+                    sums[i][j] = V::load(c.add(at(i, j)));
                 }
             }
         } else {
             // The lines arrive while the sums are computed.
             for i in 0..ROWS {
                 for j in 0..WIDE {
-                    prefetch_to_write(raw.c.wrapping_add(at(i, j)));
+                    prefetch_to_write(c.wrapping_add(at(i, j)));
                 }
             }
         }
-        let mut left = L::of(raw);
+        let mut left = L::of(raw, first);
         let mut b = raw.b;
         for _ in 0..raw.terms {
             let mut columns = [V::splat(0.0); WIDE];
@@ -277,7 +306,7 @@ unsafe fn tile<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
             b = b.add(WIDE * V::COUNT);
         }
         for index in 0..raw.earlier_len {
-            let earlier = *raw.earlier.add(index);
+            let earlier = (*raw.earlier.add(index)).wrapping_add(first * raw.stride);
             for i in 0..ROWS {
                 for j in 0..WIDE {
                     sums[i][j] = V::load(earlier.add(at(i, j))).add(sums[i][j]);
@@ -285,12 +314,14 @@ unsafe fn tile<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
             }
         }
         if !raw.scale.is_null() {
+            let residual = raw.residual.wrapping_add(first * raw.stride);
             for i in 0..ROWS {
-                let (scale, shift) = (V::splat(*raw.scale.add(i)), V::splat(*raw.shift.add(i)));
+                let of_row = |constants: *const f32| V::splat(*constants.add(first + i));
+                let (scale, shift) = (of_row(raw.scale), of_row(raw.shift));
                 for j in 0..WIDE {
                     let mut sum = sums[i][j].fma(scale, shift);
                     if !raw.residual.is_null() {
-                        sum = sum.add(V::load(raw.residual.add(at(i, j))));
+                        sum = sum.add(V::load(residual.add(at(i, j))));
                     }
                     sums[i][j] = if raw.relu { sum.relu() } else { sum };
                 }
@@ -298,7 +329,7 @@ unsafe fn tile<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
         }
         for i in 0..ROWS {
             for j in 0..WIDE {
-                sums[i][j].store(raw.c.add(at(i, j)));
+                sums[i][j].store(c.add(at(i, j)));
             }
         }
     }
@@ -308,19 +339,19 @@ unsafe fn tile<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
 macro_rules! loops {
     ($name:ident, $(#[$feature:meta])? $register:ty, [$($rows:literal)*] x $wide:tt) => {
         $(#[$feature])?
-        unsafe fn packed<const ROWS: usize, const WIDE: usize>(raw: &Raw) {
+        unsafe fn packed<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
             // SAFETY: the caller's promise, and this function has the instruction set.
-            unsafe { tile::<$register, Packed, ROWS, WIDE>(raw) }
+            unsafe { stack::<$register, Packed, ROWS, WIDE>(raw, first, tiles) }
         }
         $(#[$feature])?
-        unsafe fn strewn<const ROWS: usize, const WIDE: usize>(raw: &Raw) {
+        unsafe fn strewn<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
             // SAFETY: as above.
-            unsafe { tile::<$register, Strewn<ROWS>, ROWS, WIDE>(raw) }
+            unsafe { stack::<$register, Strewn<ROWS>, ROWS, WIDE>(raw, first, tiles) }
         }
         $(#[$feature])?
-        unsafe fn even<const ROWS: usize, const WIDE: usize>(raw: &Raw) {
+        unsafe fn even<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
             // SAFETY: as above.
-            unsafe { tile::<$register, Even<ROWS>, ROWS, WIDE>(raw) }
+            unsafe { stack::<$register, Even<ROWS>, ROWS, WIDE>(raw, first, tiles) }
         }
         const WIDEST: usize = $wide.len();
         const PACKED: &[[Loop; WIDEST]] = &[$(loops!(@row packed $rows $wide)),*];
@@ -340,20 +371,20 @@ macro_rules! loops {
 }
 
 mod plain {
-    use super::{Even, Kernel, Lanes, Loop, Packed, Plain, Raw, Strewn, tile};
+    use super::{Even, Kernel, Lanes, Loop, Packed, Plain, Raw, Strewn, stack};
     loops!(PLAIN, Plain, [1 2 3 4] x [1]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
+    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, stack};
     use std::arch::x86_64::__m256;
     loops!(AVX2, #[target_feature(enable = "avx2,fma")] __m256, [1 2 3 4 5 6] x [1, 2]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
+    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, stack};
     use std::arch::x86_64::__m512;
     loops!(
         AVX512,
@@ -365,7 +396,7 @@ mod avx512 {
 
 #[cfg(target_arch = "aarch64")]
 mod neon {
-    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, tile};
+    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, stack};
     use std::arch::aarch64::float32x4_t;
     loops!(NEON, #[target_feature(enable = "neon")] float32x4_t, [1 2 3 4 5 6 7 8] x [1, 2, 3]);
 }
