@@ -34,7 +34,7 @@ use tile::{Kernel, Left, Tile};
 
 /// Columns whose panels a thread packs together for each block of k: at least, and at most. They stay in the
 /// second-level cache while all rows meet them, and each in the first-level cache while some rows do.
-const GROUP: (usize, usize) = (128, 256);
+const GROUP: (usize, usize) = (128, 192);
 /// Rows that all panels of a group meet before the next rows do, about: packed, they stay in the second-level cache
 /// beside the panels.
 const ROWS: usize = 96;
