@@ -55,6 +55,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 "{equal} steps are equal; after step {after_step} one was given other settings"
             ))?;
         }
+        Some(Parting::Forgotten { after_step }) => {
+            out(format_args!(
+                "{equal} steps are equal; after step {after_step} one had lost the weights of its best epoch"
+            ))?;
+        }
         Some(Parting::Step { step, fields, operator, is_transcribed }) => {
             out(format_args!("{equal} steps are equal; they part in step {step}: {}", list(fields)))?;
             match operator {

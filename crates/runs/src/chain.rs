@@ -2,9 +2,9 @@
 //! one place without being changed from there on.
 //!
 //! `chain.jsonl` holds one JSON object a line. The first is the header, the others are steps, overrides where a
-//! resumed run was given other settings, and a note where the weights of its best epoch were lost. Every link ends in `"prev":"…","hash":"…"}`: `prev` is the
-//! hash of the link before (64 zeros in the header), `hash` the SHA-256 of the line up to and without
-//! `,"hash"`. Numbers stand as the hexadecimal digits of their bits.
+//! resumed run was given other settings, and a note where the weights of its best epoch were lost. Every link
+//! ends in `"prev":"…","hash":"…"}`: `prev` is the hash of the link before (64 zeros in the header), `hash` the
+//! SHA-256 of the line up to and without `,"hash"`. Numbers stand as the hexadecimal digits of their bits.
 //!
 //! Nothing here depends on when checkpoints were written, where the run was stopped or resumed, or how fast
 //! it was: the chain of a run that was stopped and resumed is the chain of one that was not. So the hash of
@@ -140,15 +140,22 @@ pub struct Link {
     end: u64,
 }
 
-impl Link {
+impl Body {
     /// The steps made when it was written.
-    pub fn step(&self) -> u64 {
-        match &self.body {
+    fn step(&self) -> u64 {
+        match self {
             Body::Header(_) => 0,
             Body::Step(link) => link.step,
             Body::Override(link) => link.after_step,
             Body::Forgotten(link) => link.after_step,
         }
+    }
+}
+
+impl Link {
+    /// The steps made when it was written.
+    pub fn step(&self) -> u64 {
+        self.body.step()
     }
 }
 
@@ -269,11 +276,8 @@ fn parse(text: &[u8], prev: &str, last: Option<&Link>) -> Result<(Body, String),
     let steps_before = last.map(Link::step);
     let follows = match (&body, steps_before) {
         (Body::Header(_), None) => true,
-        (Body::Step(link), Some(before)) => link.step == before + 1,
-        (
-            Body::Override(Override { after_step, .. }) | Body::Forgotten(Forgotten { after_step, .. }),
-            Some(before),
-        ) => *after_step == before,
+        (Body::Step(_), Some(before)) => body.step() == before + 1,
+        (Body::Override(_) | Body::Forgotten(_), Some(before)) => body.step() == before,
         _ => false,
     };
     if !follows {

@@ -38,6 +38,11 @@ pub enum Parting {
         /// Steps made before.
         after_step: u64,
     },
+    /// A run lost the weights of its best epoch here, the other did not.
+    Forgotten {
+        /// Steps made before.
+        after_step: u64,
+    },
     /// One ends here, the other goes on.
     Length {
         /// The steps of each.
@@ -98,6 +103,9 @@ pub fn compare(a: &Path, b: &Path) -> Result<Comparison, DiffError> {
             (Some(Body::Forgotten(one)), Some(Body::Forgotten(other))) if one == other => continue,
             (Some(Body::Override(link)), _) | (_, Some(Body::Override(link))) => {
                 Parting::Override { after_step: link.after_step }
+            }
+            (Some(Body::Forgotten(link)), _) | (_, Some(Body::Forgotten(link))) => {
+                Parting::Forgotten { after_step: link.after_step }
             }
             _ => Parting::Length { steps: [&first, &second].map(|links| links.last().map_or(0, Link::step)) },
         };

@@ -10,7 +10,7 @@ use crate::prepare;
 use kinone_core::rng::Stream;
 use kinone_kernels::Cpu;
 use kinone_runs::CONTRACT;
-use kinone_runs::chain::{self, Body, Header, Link, StepLink};
+use kinone_runs::chain::{self, Body, Forgotten, Header, Link, StepLink};
 use kinone_runs::checkpoint::{self, Checkpoint};
 use kinone_runs::config::{Config, Difference};
 use kinone_runs::directory::RunDirectory;
@@ -79,6 +79,8 @@ struct Records {
     checkpoints: BTreeMap<u64, checkpoint::Header>,
     /// What the log says.
     log: Rows,
+    /// Where the chain says that the weights of the best epoch were lost.
+    forgotten: Vec<Forgotten>,
 }
 
 /// Verifies the record of a run. `progress(step)` is told of every step that was made again.
@@ -113,8 +115,7 @@ pub fn verify(
     if !end {
         records.compare_kept_end(run, &data, cpu)?;
     }
-    let forgotten = records.links.iter().filter(|link| matches!(link.body, Body::Forgotten(_)));
-    let forgotten = forgotten.map(Link::step).collect();
+    let forgotten = records.forgotten.iter().map(|link| link.after_step).collect();
     let (links, checkpoints) = (records.links.len(), records.checkpoints.len());
     Ok(Proof { links, checkpoints, stretches, end, forgotten })
 }
@@ -139,8 +140,14 @@ impl Records {
             _ => None,
         };
         let places = links.iter().enumerate().filter_map(step_of).collect();
+        let forgotten = links.iter().filter_map(|link| match &link.body {
+            Body::Forgotten(link) => Some(link.clone()),
+            _ => None,
+        });
+        let forgotten = forgotten.collect();
         let (checkpoints, log) = (BTreeMap::new(), Rows::default());
-        let mut records = Records { config: config.clone(), header, links, places, checkpoints, log };
+        let mut records =
+            Records { config: config.clone(), header, links, places, checkpoints, log, forgotten };
         records.compare_settings(run)?;
         records.read_checkpoints(run, cpu)?;
         records.compare_log(run)?;

@@ -1,10 +1,9 @@
 //! What a run came to, held against what was made again: the ends of its epochs, its weights, its summary.
 
-use super::replay::Found;
+use super::replay::{Found, restored};
 use super::{Records, VerifyError, fault, has_summary, listed};
 use crate::course::{Course, Plan};
 use crate::fit::{self, FitError};
-use crate::prepare;
 use kinone_kernels::Cpu;
 use kinone_runs::CONTRACT;
 use kinone_runs::checkpoint::Checkpoint;
@@ -124,8 +123,7 @@ impl Records {
         found: &Found,
     ) -> Result<(), VerifyError> {
         let plan = Plan::new(&self.config, data).map_err(FitError::from)?;
-        let model = prepare::fresh(&self.config).map_err(FitError::from)?;
-        let course = Course::restore(&plan, model, state).map_err(FitError::from)?;
+        let course = restored(&plan, state)?;
         let step = course.progress.step;
         for (file, known) in [(run.best_weights(), &found.bests), (run.last_weights(), &found.ends)] {
             if file.symlink_metadata().is_err() {
@@ -163,8 +161,7 @@ impl Records {
         let place = place.unwrap_or(self.links.len() - 1);
         let config = self.settings_at(place)?;
         let plan = Plan::new(&config, data).map_err(FitError::from)?;
-        let model = prepare::fresh(&config).map_err(FitError::from)?;
-        let course = Course::restore(&plan, model, state).map_err(FitError::from)?;
+        let course = restored(&plan, state)?;
         let has_ended = course.is_finished() && course.progress.epoch_steps == 0;
         let Some(best) = course.progress.best.clone().filter(|_| has_ended) else {
             return fault(format!("step {step}: {} is of a run that had not ended", file.display()));

@@ -53,10 +53,7 @@ impl Records {
             let until = until.min(*stretch.end());
             let plan = Plan::new(&config, data).map_err(FitError::from)?;
             let mut course = match &state {
-                Some(checkpoint) => {
-                    let model = prepare::fresh(&config).map_err(FitError::from)?;
-                    Course::restore(&plan, model, checkpoint).map_err(FitError::from)?
-                }
+                Some(checkpoint) => restored(&plan, checkpoint)?,
                 None => self.begin(&plan)?,
             };
             found.bests.extend(course.progress.best.clone());
@@ -109,8 +106,7 @@ impl Records {
     /// Where the chain says that the best was lost where the run stands.
     fn forget(&self, course: &mut Course, found: &mut Found) {
         let Progress { step, epoch, .. } = course.progress;
-        let here = Body::Forgotten(Forgotten { after_step: step, epoch });
-        if self.links.iter().any(|link| link.body == here) {
+        if self.forgotten.contains(&Forgotten { after_step: step, epoch }) {
             course.forget_best();
             found.bests.extend(course.progress.best.clone());
             found.stands.push(course.progress.clone());
@@ -199,6 +195,12 @@ impl Records {
         };
         fault(format!("step {step}: {}; {where_it_begins}", listed(&differences)))
     }
+}
+
+/// The course where a checkpoint stands.
+pub(super) fn restored<'a>(plan: &'a Plan<'a>, state: &Checkpoint) -> Result<Course<'a>, VerifyError> {
+    let model = prepare::fresh(plan.config).map_err(FitError::from)?;
+    Ok(Course::restore(plan, model, state).map_err(FitError::from)?)
 }
 
 /// The first operator that made something else than the transcript says.
