@@ -190,7 +190,7 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     // Rows are packed once for all where several groups need them.
     let form = Form {
         what: "left operand",
-        extents: [product.rows(), product.terms(), product.block(), kernel.rows, 0],
+        extents: [product.rows(), product.terms(), product.block(), kernel.rows, 0, 0],
     };
     let pack = || pack_left(cpu, product, kernel, tiles);
     let kept = keep.and_then(|kept| kept.get(form, pack));

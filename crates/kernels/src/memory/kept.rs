@@ -13,7 +13,7 @@ pub struct Kept(OnceLock<(Form, Buffer)>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
     pub(crate) what: &'static str,
-    pub(crate) extents: [usize; 5],
+    pub(crate) extents: [usize; 6],
 }
 
 impl Kept {
@@ -45,10 +45,10 @@ mod tests {
     #[test]
     fn a_thing_is_made_once_and_serves_its_form_alone() {
         let kept = Kept::default();
-        let form = Form { what: "rows", extents: [2, 3, 3, 4, 0] };
+        let form = Form { what: "rows", extents: [2, 3, 3, 4, 0, 0] };
         assert_eq!(kept.get(form, || Buffer::copy_of(&[1.0])), Some(&[1.0][..]));
         assert_eq!(kept.get(form, || unreachable!("made already")), Some(&[1.0][..]));
-        let other = Form { extents: [2, 3, 3, 8, 0], ..form };
+        let other = Form { extents: [2, 3, 3, 8, 0, 0], ..form };
         assert_eq!(kept.get(other, || unreachable!("no room")), None);
         let copy = kept.clone();
         assert_eq!(copy.get(other, || Buffer::copy_of(&[2.0])), Some(&[2.0][..]), "a copy is another's");

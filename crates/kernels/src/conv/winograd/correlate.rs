@@ -4,7 +4,8 @@
 //! For each of the N² elements of a square the products are one of matrices: rows are tiles, columns are filters,
 //! terms are channels. Where the transformed filters fit the caches all threads share them, and each takes some
 //! tiles through all three steps. Where they do not, the squares are shared, and each thread takes some columns: it
-//! transforms their filters, a panel at a time, and uses them at once for all tiles.
+//! transforms their filters, a panel at a time, and uses them at once for all tiles. Filters that come with room for it
+//! keep what they become, for few tiles take less time than that.
 
 use super::filters::Filters;
 use super::line::{Input, Line, Minimal};
@@ -85,20 +86,20 @@ impl Correlation<'_> {
         }
     }
 
-    /// All threads share the filters.
-    fn by_tiles<A: Minimal<M, N>, const M: usize, const N: usize>(&self, cpu: &Cpu, rows: usize)
-    where
-        (Input, A): Line<N, N>,
-    {
-        let (tiles, channels, across) = (Tiles::of(cpu), self.from.channels, self.to.tiles.1);
-        let panels = tiles.panels(self.to.channels, 1, 0);
-        let width: usize = panels.iter().map(|panel| panel.width).sum();
-        let element = apart(channels * width);
+    /// All transformed filters, and from one element of them to the next: kept, or made now if `needed`.
+    fn filters<A: Minimal<M, N>, const M: usize, const N: usize>(
+        &self,
+        cpu: &Cpu,
+        (tiles, parts): (&Tiles, &[Vec<Panel>]),
+        needed: bool,
+    ) -> (Whole<'_>, usize) {
+        let channels = self.from.channels;
+        let element = apart(channels * parts.iter().map(|panels| width(panels)).sum::<usize>());
         let transform = || {
             let mut filters = Buffer::take(N * N * element);
             let shared = SharedMut::new(&mut filters);
             cpu.for_ranges(channels, 16, |terms| {
-                for panel in &panels {
+                for panel in parts.iter().flatten() {
                     let out = (shared, channels * panel.columns.start, element);
                     self.filters.transform::<A, M, N>(cpu, panel, terms.clone(), out);
                 }
@@ -106,14 +107,28 @@ impl Correlation<'_> {
             filters
         };
         let (wide, lanes) = tiles.extent();
-        let form =
-            Form { what: "transformed filters", extents: [channels, self.to.channels, N, wide, lanes] };
-        let kept = self.keep.and_then(|kept| kept.get(form, transform));
-        let made = kept.is_none().then(transform);
-        let filters = kept.or(made.as_deref()).unwrap_or_default();
+        let extents = [channels, self.to.channels, N, wide, lanes, parts.len()];
+        let form = Form { what: "transformed filters", extents };
+        let whole = match self.keep.and_then(|kept| kept.get(form, transform)) {
+            Some(kept) => Whole::Kept(kept),
+            None if needed => Whole::Made(transform()),
+            None => Whole::Wanting,
+        };
+        (whole, element)
+    }
+
+    /// All threads share the filters.
+    fn by_tiles<A: Minimal<M, N>, const M: usize, const N: usize>(&self, cpu: &Cpu, rows: usize)
+    where
+        (Input, A): Line<N, N>,
+    {
+        let (tiles, channels, across) = (Tiles::of(cpu), self.from.channels, self.to.tiles.1);
+        let panels = tiles.panels(self.to.channels, 1, 0);
+        let (filters, element) = self.filters::<A, M, N>(cpu, (&tiles, std::slice::from_ref(&panels)), true);
+        let filters = filters.values().unwrap_or_default();
         let step = together(across, TILES, tiles.height()).min(rows.div_ceil(cpu.threads()));
         cpu.for_ranges(rows.div_ceil(step), 1, |range| {
-            let mut block = Block::new(N * N, step * across, channels, width);
+            let mut block = Block::new(N * N, step * across, channels, width(&panels));
             for index in range {
                 let rows = index * step..((index + 1) * step).min(rows);
                 let count = rows.len() * across;
@@ -136,19 +151,21 @@ impl Correlation<'_> {
         (Input, A): Line<N, N>,
     {
         let (tiles, channels, across) = (Tiles::of(cpu), self.from.channels, self.to.tiles.1);
-        let stride = padded(channels);
-        let step = (SQUARES / (N * N * stride * across)).clamp(1, rows);
         let parts =
             self.to.channels.div_ceil(COLUMNS).max(cpu.threads()).min(tiles.registers(self.to.channels));
+        let parts: Vec<_> = (0..parts).map(|part| tiles.panels(self.to.channels, parts, part)).collect();
+        let (whole, element) = self.filters::<A, M, N>(cpu, (&tiles, &parts), false);
+        let stride = padded(channels);
+        let step = (SQUARES / (N * N * stride * across)).clamp(1, rows);
         let few = together(across, COLUMN_TILES, tiles.height()).min(step);
         for start in (0..rows).step_by(step) {
             let all = start..(start + step).min(rows);
-            let element = apart(all.len() * across * stride);
-            let mut squares = Buffer::take(N * N * element);
+            let between = apart(all.len() * across * stride);
+            let mut squares = Buffer::take(N * N * between);
             let panel = [squares_panel(channels)];
             let target = Target {
                 memory: SharedMut::new(&mut squares),
-                element,
+                element: between,
                 panels: &panel,
                 first: start,
                 tiles: all.len() * across,
@@ -157,45 +174,98 @@ impl Correlation<'_> {
                 let rows = start + range.start..start + range.end;
                 transform::<(Input, A), N, N>(cpu, (&self.from, self.x), rows, &target);
             });
-            cpu.for_ranges(parts, 1, |range| {
-                for part in range {
-                    let panels = tiles.panels(self.to.channels, parts, part);
-                    let columns = Panel::all(&panels);
-                    let width: usize = panels.iter().map(|panel| panel.width).sum();
-                    let size = apart(channels * width);
-                    let mut filters = Buffer::take(N * N * size);
-                    // Where a panel's filters of an element begin.
-                    let at = |panel: &Panel| channels * (panel.columns.start - columns.start);
-                    for panel in &panels {
-                        let out = (SharedMut::new(&mut filters), at(panel), size);
-                        self.filters.transform::<A, M, N>(cpu, panel, 0..channels, out);
-                    }
-                    let padded = padded(width);
-                    let mut products = Buffer::take(N * N * apart(few * across * padded));
-                    for first in (all.start..all.end).step_by(few) {
-                        let rows = first..(first + few).min(all.end);
-                        let count = rows.len() * across;
-                        let each = apart(count * padded);
-                        for e in 0..N * N {
-                            let data = &squares[e * element + (first - start) * across * stride..];
-                            let left = Rows { data, row: stride, term: 1, extent: (count, channels) };
-                            for panel in &panels {
-                                let column = panel.columns.start - columns.start;
-                                let to = &mut products[e * each + column..];
-                                let to = &mut to[..(count - 1) * padded + panel.width];
-                                let sums = Sums { to: to.as_mut_ptr(), stride: padded, earlier: &[] };
-                                let right = &filters[e * size + at(panel)..];
-                                // SAFETY: `to` has a row of the panel's width for each tile.
-                                unsafe { tiles.multiply(left, right, panel.width, sums) };
-                            }
+            let squares = Squares { data: &squares, element: between, stride, rows: all, few };
+            cpu.for_ranges(parts.len(), 1, |range| {
+                for panels in &parts[range] {
+                    match whole.values() {
+                        Some(filters) => {
+                            let first = channels * panels[0].columns.start;
+                            self.columns::<A, M, N>(cpu, &squares, panels, (&filters[first..], element));
                         }
-                        let products = Products { data: &products, element: each, stride: padded, first };
-                        outputs::<A, M, N>(cpu, &products, (rows, columns.clone()), &self.destination());
+                        None => {
+                            let element = apart(channels * width(panels));
+                            let mut filters = Buffer::take(N * N * element);
+                            for panel in panels {
+                                let first = channels * (panel.columns.start - panels[0].columns.start);
+                                let out = (SharedMut::new(&mut filters), first, element);
+                                self.filters.transform::<A, M, N>(cpu, panel, 0..channels, out);
+                            }
+                            self.columns::<A, M, N>(cpu, &squares, panels, (&filters, element));
+                        }
                     }
                 }
             });
         }
     }
+
+    /// The outputs of some panels for all `squares`, from the panels' filters, elements `element` apart.
+    fn columns<A: Minimal<M, N>, const M: usize, const N: usize>(
+        &self,
+        cpu: &Cpu,
+        squares: &Squares,
+        panels: &[Panel],
+        (filters, element): (&[f32], usize),
+    ) where
+        (Input, A): Line<N, N>,
+    {
+        let (tiles, channels, across) = (Tiles::of(cpu), self.from.channels, self.to.tiles.1);
+        let Squares { data, element: of_squares, stride, rows, few } = squares;
+        let columns = Panel::all(panels);
+        let padded = padded(width(panels));
+        let mut products = Buffer::take(N * N * apart(few * across * padded));
+        for first in rows.clone().step_by(*few) {
+            let some = first..(first + few).min(rows.end);
+            let count = some.len() * across;
+            let each = apart(count * padded);
+            for e in 0..N * N {
+                let data = &data[e * of_squares + (first - rows.start) * across * stride..];
+                let left = Rows { data, row: *stride, term: 1, extent: (count, channels) };
+                for panel in panels {
+                    let column = panel.columns.start - columns.start;
+                    let to = &mut products[e * each + column..];
+                    let to = &mut to[..(count - 1) * padded + panel.width];
+                    let sums = Sums { to: to.as_mut_ptr(), stride: padded, earlier: &[] };
+                    let right = &filters[e * element + channels * column..];
+                    // SAFETY: `to` has a row of the panel's width for each tile.
+                    unsafe { tiles.multiply(left, right, panel.width, sums) };
+                }
+            }
+            let products = Products { data: &products, element: each, stride: padded, first };
+            outputs::<A, M, N>(cpu, &products, (some, columns.clone()), &self.destination());
+        }
+    }
+}
+
+/// The registers' lanes across some panels.
+fn width(panels: &[Panel]) -> usize {
+    panels.iter().map(|panel| panel.width).sum()
+}
+
+/// The transformed filters of all columns.
+enum Whole<'a> {
+    Kept(&'a [f32]),
+    Made(Buffer),
+    /// Not at hand.
+    Wanting,
+}
+
+impl Whole<'_> {
+    fn values(&self) -> Option<&[f32]> {
+        match self {
+            Whole::Kept(values) => Some(values),
+            Whole::Made(values) => Some(values),
+            Whole::Wanting => None,
+        }
+    }
+}
+
+/// The squares of some rows of tiles, `few` of which are taken together.
+struct Squares<'a> {
+    data: &'a [f32],
+    element: usize,
+    stride: usize,
+    rows: Range<usize>,
+    few: usize,
 }
 
 /// Some tiles that one thread takes through all steps.

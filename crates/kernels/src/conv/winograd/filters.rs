@@ -156,7 +156,7 @@ impl<A: Minimal<M, N>, const M: usize, const N: usize> Task for Forth<'_, A, M, 
                             if len == LANES {
                                 to.cast::<[f32; LANES]>().write_unaligned(values);
                             } else {
-                                std::ptr::copy_nonoverlapping(values.as_ptr(), to, len);
+                                write_some(to, &values[..len]);
                             }
                         }
                     }
@@ -164,6 +164,16 @@ impl<A: Minimal<M, N>, const M: usize, const N: usize> Task for Forth<'_, A, M, 
             }
         }
     }
+}
+
+/// For the last columns of a narrow panel; apart, or each whole write becomes such a call.
+///
+/// # Safety
+/// There is room for them at `to`.
+#[cold]
+unsafe fn write_some(to: *mut f32, values: &[f32]) {
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len()) }
 }
 
 /// Writes `dw[filter][channel][tap]` from the sums of some channels and the filters of a panel, `[row][panel.width]`
