@@ -120,8 +120,8 @@ impl Product for Plain<'_> {
     fn place(&self, panel: &Panel) -> Option<usize> {
         (panel.columns.len() == panel.width).then_some(panel.columns.start)
     }
-    fn store(&self, _cpu: &Cpu, group: &Self::Group, index: usize, rows: Range<usize>, tile: &[f32]) {
-        self.store_panel(&group.0[index], rows, tile);
+    fn store(&self, _cpu: &Cpu, panel: &Panel, rows: Range<usize>, tile: &[f32]) {
+        self.store_panel(panel, rows, tile);
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod lanes;
 mod leaves;
 mod tile;
 mod transpose;
+mod turned;
 
 pub(crate) use batched::{Rows, Sums, Tiles};
 pub(crate) use lanes::prefetch;
@@ -81,9 +82,8 @@ pub(crate) trait Product: Sync {
     fn finish(&self, _rows: Range<usize>, _place: usize) -> Option<Finish<'_>> {
         None
     }
-    /// Takes a tile `[rows.len()][width]` of sums of the group's panel `index` that has no place. Tiles of one
-    /// product never overlap.
-    fn store(&self, cpu: &Cpu, group: &Self::Group, index: usize, rows: Range<usize>, tile: &[f32]);
+    /// Takes a tile `[rows.len()][panel.width]` of sums of a panel that has no place. Tiles of one product never overlap.
+    fn store(&self, cpu: &Cpu, panel: &Panel, rows: Range<usize>, tile: &[f32]);
 }
 
 /// The memory of a product's outputs, and the distance from one row to the next.
@@ -177,6 +177,9 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
         return;
     }
     let kernel = Kernel::of(cpu);
+    if keep.is_some_and(|kept| turned::multiply(cpu, product, kernel, kept)) {
+        return;
+    }
     let all = Panel::cut(product.columns(), &kernel);
     // Threads share the groups of panels. Where these are few they share the rows, and each packs all columns.
     let enough = 8 * cpu.threads();
@@ -186,13 +189,13 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     let groups =
         if groups > cpu.threads() { groups.next_multiple_of(cpu.threads()).min(all.len()) } else { groups };
     let tiles = product.rows().div_ceil(kernel.rows);
-    let parts = if groups >= enough { 1 } else { cpu.threads().min(tiles) };
+    let parts = if groups >= cpu.threads() { 1 } else { cpu.threads().min(tiles) };
     // Rows are packed once for all where several groups need them.
     let form = Form {
         what: "left operand",
         extents: [product.rows(), product.terms(), product.block(), kernel.rows, 0, 0],
     };
-    let pack = || pack_left(cpu, product, kernel, tiles);
+    let pack = || pack_left(cpu, product, kernel.rows, tiles);
     let kept = keep.and_then(|kept| kept.get(form, pack));
     let packed = (kept.is_none() && groups > 1).then(pack);
     let left = kept.or(packed.as_deref());
@@ -206,8 +209,8 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     });
 }
 
-/// The whole left operand: for each block of k, for each tile, `[k][rows]`.
-fn pack_left(cpu: &Cpu, product: &impl Product, kernel: Kernel, tiles: usize) -> Buffer {
+/// The whole left operand: for each block of k, for each tile of `height` rows, `[k][rows]`.
+fn pack_left(cpu: &Cpu, product: &impl Product, height: usize, tiles: usize) -> Buffer {
     let (rows, terms) = (product.rows(), product.terms());
     let mut left = Buffer::take(rows * terms);
     let shared = SharedMut::new(&mut left);
@@ -218,11 +221,11 @@ fn pack_left(cpu: &Cpu, product: &impl Product, kernel: Kernel, tiles: usize) ->
             let start = index / parts * product.block();
             let block = start..(start + product.block()).min(terms);
             let tiles = even(tiles, parts, index % parts);
-            let part = tiles.start * kernel.rows..(tiles.end * kernel.rows).min(rows);
+            let part = tiles.start * height..(tiles.end * height).min(rows);
             let at = |row: usize| block.start * rows + row * block.len();
             // SAFETY: every part is other rows of other terms.
             let out = unsafe { shared.slice(at(part.start)..at(part.end)) };
-            product.pack_rows(cpu, part, kernel.rows, block, out);
+            product.pack_rows(cpu, part, height, block, out);
         }
     });
     left
@@ -320,7 +323,7 @@ impl<'a, P: Product> Work<'a, P> {
                 // one product do not overlap.
                 unsafe { kernel.run(rows.len(), panel.width, &tile) };
                 if place.is_none() && last {
-                    product.store(cpu, &group, index, rows, &self.tiles[unplaced.clone()]);
+                    product.store(cpu, panel, rows, &self.tiles[unplaced.clone()]);
                 }
                 kept = if several { unplaced.end } else { 0 };
             }

@@ -1,7 +1,7 @@
 //! The product behind the forward pass and the input gradient.
 
 use super::Tap;
-use super::planes::{Patches, Planes, Run};
+use super::planes::{Grid, Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
 use crate::product::{self, Ahead, Output, Panel, Product, SLACK, transpose};
@@ -12,8 +12,6 @@ use std::ops::Range;
 const TOGETHER: usize = 8;
 /// Values of a cache line.
 const LINE: usize = 16;
-/// Columns of a panel at most.
-const WIDEST: usize = 64;
 
 /// Rows are filters (forward) or channels (input gradient), columns are positions.
 pub(super) struct Direct<'a> {
@@ -181,25 +179,26 @@ impl Product for Direct<'_> {
         })
     }
 
-    fn store(&self, cpu: &Cpu, group: &Group, index: usize, rows: Range<usize>, tile: &[f32]) {
+    fn store(&self, cpu: &Cpu, panel: &Panel, rows: Range<usize>, tile: &[f32]) {
         let Target { memory, channels, size, origin, step } = self.target;
-        let width = group.panels[index].width;
-        let mut finished = [0.0; WIDEST];
-        for run in &group.panels[index].runs {
+        let plane = size.0 * size.1;
+        let Grid { n, size: grid, step: of_grid } = self.patches.grid;
+        // Where every pixel is an output, those of an image follow each other.
+        let long = step == (1, 1) && grid == size;
+        let grid = Grid { n, size: if long { (1, plane) } else { grid }, step: of_grid };
+        for run in grid.runs(panel.columns.clone()) {
             let pixel = (origin.0 + run.i * step.0) * size.1 + origin.1 + run.j * step.1;
-            for (row, line) in rows.clone().zip(tile.chunks_exact(width)) {
-                let start = (run.n * channels.0 + channels.1 + row) * size.0 * size.1 + pixel;
-                let mut line = &line[run.at..run.at + run.len];
-                if let Some(finish) = self.finish {
-                    let values = &mut finished[..run.len];
-                    values.copy_from_slice(line);
-                    let residual = finish.residual.map(|residual| &residual[start..start + run.len]);
-                    finish.line(cpu, row, residual, values);
-                    line = values;
-                }
+            for (row, line) in rows.clone().zip(tile.chunks_exact(panel.width)) {
+                let start = (run.n * channels.0 + channels.1 + row) * plane + pixel;
                 // SAFETY: tiles of one product do not overlap, and products of one call write other channels
                 // or other residues of the stride.
-                unsafe { memory.write(start, step.1, line) };
+                unsafe { memory.write(start, step.1, &line[run.at..run.at + run.len]) };
+                if let Some(finish) = self.finish {
+                    let all = start..start + run.len;
+                    let residual = finish.residual.map(|residual| &residual[all.clone()]);
+                    // SAFETY: as above; outputs that are to be finished follow each other.
+                    finish.line(cpu, row, residual, unsafe { memory.slice(all) });
+                }
             }
         }
     }

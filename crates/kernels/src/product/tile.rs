@@ -104,6 +104,11 @@ impl Kernel {
         Kernel { rows, wide, ..kernel }
     }
 
+    /// The same with tiles of fewer rows.
+    pub(super) fn of_height(self, rows: usize) -> Kernel {
+        Kernel { rows: rows.min(self.rows), ..self }
+    }
+
     /// Columns of a tile at most.
     pub(super) fn width(&self) -> usize {
         self.wide * self.lanes

@@ -1,0 +1,158 @@
+//! Products of few columns whose left operand is kept: turned round, so that rows and columns change places.
+//!
+//! Few columns fill panels badly (49 take 56 lanes), and all threads would pack them. Turned, they are the rows of tiles
+//! and cost what they are; they are packed once, by all threads together; and the kept operand comes as panels whose
+//! lanes are all of use. A product has the same bits whichever factor comes first.
+//!
+//! ```text
+//!                    kept: [k][width]  a panel of rows of the product
+//!                      │
+//! columns: [k][height]─┼──▶ tile [height][width] ──turned──▶ [width][height]
+//! ```
+
+use super::tile::{Kernel, Left, Tile};
+use super::{Panel, Product, SLACK, even, pack_left, transpose};
+use crate::Cpu;
+use crate::cpu::SharedMut;
+use crate::memory::{Buffer, Form, Kept};
+use std::ops::Range;
+
+/// Products of at most so many columns and at least so large a left operand are turned: a column is then packed for
+/// enough rows.
+const COLUMNS: usize = 196;
+const KEPT: usize = 1 << 16;
+/// Columns that meet some panels before the next do, at most.
+const TOGETHER: usize = 196;
+/// Panels that meet some columns together, at most.
+const PANELS: usize = 8;
+
+/// Computes every output of `product`, if it is one that had better be turned.
+pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, kept: &Kept) -> bool {
+    let (rows, columns, terms) = (product.rows(), product.columns(), product.terms());
+    if columns > COLUMNS || rows * terms < KEPT || !rows.is_multiple_of(kernel.lanes) {
+        return false;
+    }
+    let form = Form {
+        what: "panels of the left operand",
+        extents: [rows, terms, product.block(), kernel.width(), kernel.lanes, 0],
+    };
+    let panels = rows.div_ceil(kernel.width());
+    let Some(right) = kept.get(form, || pack_left(cpu, product, kernel.width(), panels)) else {
+        return false;
+    };
+    let height = height(columns, kernel.rows);
+    let left = pack_columns(cpu, product, height);
+    let pieces = columns.div_ceil(TOGETHER);
+    let groups = (4 * cpu.threads()).div_ceil(pieces).max(panels.div_ceil(PANELS)).min(panels);
+    let tiles = columns.div_ceil(height);
+    cpu.for_ranges(pieces * groups, 1, |range| {
+        for index in range {
+            let tiles = even(tiles, pieces, index / groups);
+            let piece = Piece { cpu, product, kernel: kernel.of_height(height), left: &left, right };
+            piece.run(
+                tiles.start * height..(tiles.end * height).min(columns),
+                even(panels, groups, index % groups),
+            );
+        }
+    });
+    true
+}
+
+/// Rows of a tile: those that leave no small rest, which would keep the multipliers waiting.
+fn height(rows: usize, most: usize) -> usize {
+    let cost = |height: &usize| {
+        let rest = rows % height;
+        rows - rest + if rest > 0 { rest.max(height.div_ceil(2)) } else { 0 }
+    };
+    (most.div_ceil(2).max(1)..=most).rev().min_by_key(cost).unwrap_or(most)
+}
+
+/// All columns of all terms: for each block of k, for each tile, `[k][rows]`.
+fn pack_columns(cpu: &Cpu, product: &impl Product, height: usize) -> Buffer {
+    let (columns, terms) = (product.columns(), product.terms());
+    let tiles = columns.div_ceil(height);
+    let mut packed = Buffer::take(columns * terms);
+    let shared = SharedMut::new(&mut packed);
+    let blocks = terms.div_ceil(product.block());
+    let parts = cpu.threads().min(tiles);
+    cpu.for_ranges(parts * blocks, 1, |range| {
+        let mut group = None;
+        let mut slots = Buffer::take(0);
+        for index in range {
+            let part = index / blocks;
+            let (panels, state) = match &mut group {
+                Some((of, panels, state)) if *of == part => (panels, state),
+                _ => {
+                    let panels: Vec<_> = even(tiles, parts, part)
+                        .map(|tile| {
+                            let columns = tile * height..((tile + 1) * height).min(columns);
+                            Panel { width: columns.len(), columns }
+                        })
+                        .collect();
+                    let state = product.group(&panels);
+                    slots = Buffer::take(panels.len() * (product.block() * height + SLACK));
+                    let (_, panels, state) = group.insert((part, panels, state));
+                    (panels, state)
+                }
+            };
+            let start = index % blocks * product.block();
+            let block = start..(start + product.block()).min(terms);
+            let slot = block.len() * height + SLACK;
+            product.stage(cpu, state, block.clone());
+            product.pack_columns(cpu, state, slot, &mut slots);
+            for (panel, from) in panels.iter().zip(slots.chunks(slot)) {
+                let len = block.len() * panel.width;
+                let to = start * columns + panel.columns.start * block.len();
+                // SAFETY: every part is other columns of other terms.
+                unsafe { shared.slice(to..to + len) }.copy_from_slice(&from[..len]);
+            }
+        }
+    });
+    packed
+}
+
+/// What the pieces of a turned product share.
+struct Piece<'a, P> {
+    cpu: &'a Cpu,
+    product: &'a P,
+    kernel: Kernel,
+    left: &'a [f32],
+    right: &'a [f32],
+}
+
+impl<P: Product> Piece<'_, P> {
+    /// Some columns and some panels.
+    fn run(&self, columns: Range<usize>, panels: Range<usize>) {
+        let Piece { cpu, product, kernel, left, right } = *self;
+        let (rows, all, terms) = (product.rows(), product.columns(), product.terms());
+        let of_panel = |panel: usize| panel * kernel.width()..((panel + 1) * kernel.width()).min(rows);
+        let mut sums = Buffer::take(columns.len() * kernel.width() * panels.len());
+        for start in (0..terms).step_by(product.block()) {
+            let len = product.block().min(terms - start);
+            let left = &left[start * all + columns.start * len..][..columns.len() * len];
+            for (panel, sums) in panels.clone().zip(sums.chunks_mut(columns.len() * kernel.width())) {
+                let of_panel = of_panel(panel);
+                let tile = Tile {
+                    left: Left::Packed(left),
+                    right: &right[start * rows + of_panel.start * len..][..of_panel.len() * len],
+                    terms: len,
+                    to: sums.as_mut_ptr(),
+                    stride: of_panel.len(),
+                    resume: start > 0,
+                    earlier: &[],
+                    finish: None,
+                };
+                // SAFETY: the slice holds the sums of all columns and of the panel.
+                unsafe { kernel.run(columns.len(), of_panel.len(), &tile) };
+            }
+        }
+        let width = columns.len();
+        let all = Panel { columns, width };
+        let mut turned = Buffer::take(width * kernel.width());
+        for (panel, sums) in panels.zip(sums.chunks(width * kernel.width())) {
+            let rows = of_panel(panel);
+            transpose(cpu, (width, rows.len()), (sums, rows.len()), (&mut turned, width));
+            product.store(cpu, &all, rows.clone(), &turned[..width * rows.len()]);
+        }
+    }
+}
