@@ -15,11 +15,11 @@ pub mod reference;
 mod weight;
 pub mod winograd;
 
+use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::Kept;
 use crate::product::multiply;
 use crate::sums::{self, Images};
-use crate::{Cpu, Task};
 use direct::{Direct, Target, Weights};
 use planes::{Grid, Patches};
 
@@ -296,41 +296,57 @@ impl<'a> Finish<'a> {
         Finish { scale: &self.scale[filters.clone()], shift: &self.shift[filters], ..self }
     }
 
-    /// Finishes some sums of one filter.
-    fn line(&self, cpu: &Cpu, filter: usize, residual: Option<&[f32]>, y: &mut [f32]) {
-        cpu.vectorize(Line {
-            scale: self.scale[filter],
-            shift: self.shift[filter],
-            residual,
-            relu: self.relu,
-            y,
-        });
+    /// Finishes some sums of one filter, which are outputs from `start` on: those given, or those in `y`. For use inside
+    /// a [`Task`].
+    #[inline(always)]
+    fn line(&self, filter: usize, start: usize, sums: Option<&[f32]>, y: &mut [f32]) {
+        let residual = self.residual.map(|residual| &residual[start..start + y.len()]);
+        let line = Line { scale: self.scale[filter], shift: self.shift[filter], sums, residual };
+        match (sums.is_some(), residual.is_some(), self.relu) {
+            (false, false, false) => line.run::<false, false, false>(y),
+            (false, false, true) => line.run::<false, false, true>(y),
+            (false, true, false) => line.run::<false, true, false>(y),
+            (false, true, true) => line.run::<false, true, true>(y),
+            (true, false, false) => line.run::<true, false, false>(y),
+            (true, false, true) => line.run::<true, false, true>(y),
+            (true, true, false) => line.run::<true, true, false>(y),
+            (true, true, true) => line.run::<true, true, true>(y),
+        }
     }
 }
 
+/// Sums that become outputs.
 struct Line<'a> {
     scale: f32,
     shift: f32,
+    sums: Option<&'a [f32]>,
     residual: Option<&'a [f32]>,
-    relu: bool,
-    y: &'a mut [f32],
 }
 
-impl Task for Line<'_> {
-    type Output = ();
+impl Line<'_> {
+    /// Lines are short: eight sums together, so that few are left over.
     #[inline(always)]
-    fn run(self) {
-        for y in self.y.iter_mut() {
-            *y = y.mul_add(self.scale, self.shift);
-        }
-        for (y, residual) in self.y.iter_mut().zip(self.residual.into_iter().flatten()) {
-            *y += residual;
-        }
-        if self.relu {
-            for y in self.y {
-                *y = if 0.0 > *y { 0.0 } else { *y };
+    fn run<const GIVEN: bool, const RESIDUAL: bool, const RELU: bool>(&self, y: &mut [f32]) {
+        let (sums, last_sums) = self.sums.unwrap_or_default().as_chunks::<8>();
+        let (residual, last_residual) = self.residual.unwrap_or_default().as_chunks::<8>();
+        let (y, last) = y.as_chunks_mut::<8>();
+        for k in 0..y.len() {
+            for l in 0..8 {
+                let sum = if GIVEN { sums[k][l] } else { y[k][l] };
+                y[k][l] = self.one::<RESIDUAL, RELU>(sum, if RESIDUAL { residual[k][l] } else { 0.0 });
             }
         }
+        for l in 0..last.len() {
+            let sum = if GIVEN { last_sums[l] } else { last[l] };
+            last[l] = self.one::<RESIDUAL, RELU>(sum, if RESIDUAL { last_residual[l] } else { 0.0 });
+        }
+    }
+
+    #[inline(always)]
+    fn one<const RESIDUAL: bool, const RELU: bool>(&self, sum: f32, residual: f32) -> f32 {
+        let y = sum.mul_add(self.scale, self.shift);
+        let y = if RESIDUAL { y + residual } else { y };
+        if RELU && 0.0 > y { 0.0 } else { y }
     }
 }
 

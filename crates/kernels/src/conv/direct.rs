@@ -188,17 +188,61 @@ impl Product for Direct<'_> {
         let grid = Grid { n, size: if long { (1, plane) } else { grid }, step: of_grid };
         for run in grid.runs(panel.columns.clone()) {
             let pixel = (origin.0 + run.i * step.0) * size.1 + origin.1 + run.j * step.1;
-            for (row, line) in rows.clone().zip(tile.chunks_exact(panel.width)) {
-                let start = (run.n * channels.0 + channels.1 + row) * plane + pixel;
-                // SAFETY: tiles of one product do not overlap, and products of one call write other channels
-                // or other residues of the stride.
-                unsafe { memory.write(start, step.1, &line[run.at..run.at + run.len]) };
-                if let Some(finish) = self.finish {
-                    let all = start..start + run.len;
-                    let residual = finish.residual.map(|residual| &residual[all.clone()]);
-                    // SAFETY: as above; outputs that are to be finished follow each other.
-                    finish.line(cpu, row, residual, unsafe { memory.slice(all) });
+            let first = (run.n * channels.0 + channels.1 + rows.start) * plane + pixel;
+            let last = (rows.len() - 1) * plane + (run.len - 1) * step.1;
+            let lines = Lines {
+                from: &tile[run.at..],
+                width: panel.width,
+                rows: rows.clone(),
+                len: run.len,
+                first,
+                // Tiles of one product do not overlap, and products of one call write other channels or other residues
+                // of the stride.
+                to: memory.pointer(first..first + last + 1),
+                step: (plane, step.1),
+                finish: self.finish,
+            };
+            cpu.vectorize(lines);
+        }
+    }
+}
+
+/// Writes lines of sums, a row each.
+struct Lines<'a> {
+    /// From one line to the next: `width`.
+    from: &'a [f32],
+    width: usize,
+    rows: Range<usize>,
+    len: usize,
+    /// Where the first sum goes, in the output and in memory.
+    first: usize,
+    to: *mut f32,
+    /// From one row, and from one sum, to the next.
+    step: (usize, usize),
+    /// For sums one after the other.
+    finish: Option<super::Finish<'a>>,
+}
+
+impl Task for Lines<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let Lines { from, width, rows, len, first, to, step, finish } = self;
+        for (index, row) in rows.enumerate() {
+            let line = &from[index * width..][..len];
+            let at = index * step.0;
+            if step.1 > 1 {
+                for (k, value) in line.iter().enumerate() {
+                    // SAFETY: measured where this was made, and nobody else's.
+                    unsafe { *to.add(at + k * step.1) = *value };
                 }
+                continue;
+            }
+            // SAFETY: as above.
+            let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), len) };
+            match finish {
+                Some(finish) => finish.line(row, first + at, Some(line), to),
+                None => to.copy_from_slice(line),
             }
         }
     }

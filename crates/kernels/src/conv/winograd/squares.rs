@@ -3,12 +3,12 @@
 
 use super::line::{Line, Minimal};
 use super::vectors::{Body, Register, dispatch};
-use crate::Cpu;
 use crate::conv::Finish;
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
 use crate::product::lanes::{Lanes, prefetch, prefetch_to_write};
 use crate::product::{Panel, transpose, transpose_to};
+use crate::{Cpu, Task};
 use std::ops::Range;
 
 /// Channels taken together: a cache line of each pixel.
@@ -232,16 +232,27 @@ pub(super) struct Destination<'a> {
     pub(super) finish: Option<Finish<'a>>,
 }
 
-impl Destination<'_> {
-    /// Finishes some outputs of one channel.
-    ///
-    /// # Safety
-    /// They are written, and no other thread touches them meanwhile.
-    unsafe fn finish(&self, cpu: &Cpu, finish: &Finish, channel: usize, outputs: Range<usize>) {
-        let residual = finish.residual.map(|residual| &residual[outputs.clone()]);
-        // SAFETY: inside the slice, as `pointer` finds; the rest is the caller's promise.
-        let y = unsafe { std::slice::from_raw_parts_mut(self.y.pointer(outputs.clone()), outputs.len()) };
-        finish.line(cpu, channel, residual, y);
+/// Finishes the outputs of some channels, each `plane` after the one before.
+struct FinishLines<'a> {
+    finish: Finish<'a>,
+    channels: Range<usize>,
+    /// Where the first output lies, in memory and in all outputs.
+    y: *mut f32,
+    first: usize,
+    plane: usize,
+    len: usize,
+}
+
+impl Task for FinishLines<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (index, channel) in self.channels.enumerate() {
+            let at = index * self.plane;
+            // SAFETY: measured where this was made, and nobody else's.
+            let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(at), self.len) };
+            self.finish.line(channel, self.first + at, None, y);
+        }
     }
 }
 
@@ -281,12 +292,9 @@ pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
             unsafe {
                 transpose_to(cpu, (positions, lanes), (staged.as_ptr(), CHUNK), (to, plane));
             }
-            if let Some(finish) = &finish {
-                for lane in 0..lanes {
-                    let start = start + lane * plane;
-                    // SAFETY: as above.
-                    unsafe { destination.finish(cpu, finish, chunk + lane, start..start + positions) };
-                }
+            if let Some(finish) = finish {
+                let channels = chunk..chunk + lanes;
+                cpu.vectorize(FinishLines { finish, channels, y: to, first: start, plane, len: positions });
             }
         }
     }
