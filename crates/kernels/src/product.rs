@@ -35,7 +35,7 @@ use tile::{Kernel, Left, Tile};
 
 /// Columns whose panels a thread packs together for each block of k: at least, and at most. They stay in the
 /// second-level cache while all rows meet them, and each in the first-level cache while some rows do.
-const GROUP: (usize, usize) = (128, 192);
+pub(crate) const GROUP: (usize, usize) = (128, 192);
 /// Rows that all panels of a group meet before the next rows do, about: packed, they stay in the second-level cache
 /// beside the panels.
 const ROWS: usize = 96;
@@ -62,6 +62,10 @@ pub(crate) trait Product: Sync {
     fn block(&self) -> usize;
     /// Writes `out[tile][k][rows of the tile]`, the left operand, for tiles of `height` rows, the last of fewer.
     fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, height: usize, terms: Range<usize>, out: &mut [f32]);
+    /// Columns that are packed together at most.
+    fn together(&self) -> usize {
+        GROUP.1
+    }
     /// Gets ready for some panels.
     fn group(&self, panels: &[Panel]) -> Self::Group;
     /// Gets some terms ready for all panels of the group.
@@ -183,7 +187,7 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     let all = Panel::cut(product.columns(), &kernel);
     // Threads share the groups of panels. Where these are few they share the rows, and each packs all columns.
     let enough = 8 * cpu.threads();
-    let group = (product.columns() / enough).clamp(GROUP.0, GROUP.1) / kernel.width();
+    let group = (product.columns() / enough).clamp(GROUP.0, product.together()) / kernel.width();
     let groups = all.len().div_ceil(group);
     // No thread waits for the last group of another.
     let groups =

@@ -114,6 +114,12 @@ impl Product for Direct<'_> {
         }
     }
 
+    /// Of few terms more columns find room: then fewer pixels are staged twice.
+    fn together(&self) -> usize {
+        let times = if self.patches.are_pixels() { 1 } else { product::block() / self.terms().max(1) };
+        product::GROUP.1 * times.max(1)
+    }
+
     fn group(&self, panels: &[Panel]) -> Group {
         let positions = |panel: &Panel| panel.columns.clone();
         let planes = Planes::new(&self.patches, Panel::all(panels), SLACK);
