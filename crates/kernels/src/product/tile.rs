@@ -1,6 +1,6 @@
 //! The tile of outputs in registers, and the loop over k that computes it.
 
-use super::lanes::{Lanes, Plain, prefetch_to_write};
+use super::lanes::{Lanes, Plain, prefetch, prefetch_to_write};
 use crate::{Cpu, Isa, perturb};
 
 /// What one call reads and writes: tiles stacked one below the other, which share the right operand. To call for each
@@ -291,6 +291,14 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(r
             for i in 0..ROWS {
                 for j in 0..WIDE {
                     prefetch_to_write(c.wrapping_add(at(i, j)));
+                }
+            }
+        }
+        if !raw.residual.is_null() {
+            let residual = raw.residual.wrapping_add(first * raw.stride);
+            for i in 0..ROWS {
+                for j in 0..WIDE {
+                    prefetch(residual.wrapping_add(at(i, j)));
                 }
             }
         }
