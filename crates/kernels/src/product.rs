@@ -74,6 +74,10 @@ pub(crate) trait Product: Sync {
     /// `index` of its `width`, anything beyond the last column. Between the slots lie [`SLACK`] values at least, for
     /// anything.
     fn pack_columns(&self, cpu: &Cpu, group: &Self::Group, slot: usize, out: &mut [f32]);
+    /// The right operand of a panel where it lies, if it need not be packed: value (k, column) at `[k·step + column]`.
+    fn right_as_it_is(&self, _panel: &Panel, _terms: Range<usize>) -> Option<(&[f32], usize)> {
+        None
+    }
     /// What packing `columns` will read, where that lies in too many places for the processor to foresee.
     fn ahead(&self, _columns: Range<usize>, _terms: Range<usize>) -> Option<Ahead> {
         None
@@ -286,7 +290,11 @@ impl<'a, P: Product> Work<'a, P> {
                 }
             };
             product.stage(cpu, &mut group, block.clone());
-            product.pack_columns(cpu, &group, self.slot, &mut self.columns);
+            let as_it_is: Option<Vec<_>> =
+                panels.iter().map(|panel| product.right_as_it_is(panel, block.clone())).collect();
+            if as_it_is.is_none() {
+                product.pack_columns(cpu, &group, self.slot, &mut self.columns);
+            }
             let mut ahead = match block.end < terms {
                 true => {
                     product.ahead(Panel::all(panels), block.end..(block.end + product.block()).min(terms))
@@ -313,9 +321,14 @@ impl<'a, P: Product> Work<'a, P> {
                     None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
                 };
                 let last = block.end == terms;
+                let (right, right_step) = match &as_it_is {
+                    Some(panels) => panels[index],
+                    None => (&self.columns[index * self.slot..], panel.width),
+                };
                 let tile = Tile {
                     left: Left::Packed(&left[packed]),
-                    right: &self.columns[index * self.slot..],
+                    right,
+                    right_step,
                     terms: block.len(),
                     to,
                     stride,

@@ -156,6 +156,9 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         // Images that serve as they are, their last values at the end of memory, or not.
         Conv { n: 7, c: 19, input: (5, 5), o: 11, ..pointwise },
         Conv { n: 2, c: 300, input: (3, 16), o: 4, ..pointwise },
+        // Large planes that are not even packed, but for the panels that end within one.
+        Conv { n: 2, c: 270, input: (32, 33), o: 9, ..pointwise },
+        Conv { n: 1, c: 20, input: (64, 32), o: 64, ..pointwise },
         Conv { n: 5, c: 6, input: (6, 7), o: 20, stride: (2, 2), ..pointwise },
         Conv { n: 4, c: 6, input: (5, 5), o: 9, groups: 3, ..pointwise },
         // More filters than channels, several panels of channels.

@@ -10,6 +10,10 @@ use std::ops::Range;
 
 /// Tiles whose weights of one tap are packed together.
 const TOGETHER: usize = 8;
+/// Rows that are too few to pack pixels for them that serve as they are, and pixels of a plane from which on packing
+/// takes long: each channel's then lie on another page.
+const FEW: usize = 64;
+const LARGE: usize = 1024;
 /// Values of a cache line.
 const LINE: usize = 16;
 
@@ -146,6 +150,19 @@ impl Product for Direct<'_> {
             5..=8 => cpu.vectorize(Chunks::<8>(pack)),
             _ => cpu.vectorize(Chunks::<16>(pack)),
         }
+    }
+
+    /// For few rows a panel is not worth packing.
+    fn right_as_it_is(&self, panel: &Panel, terms: Range<usize>) -> Option<(&[f32], usize)> {
+        let Patches { images, channels, size, .. } = self.patches;
+        let (plane, first) = (size.0 * size.1, panel.columns.start);
+        let contiguous =
+            panel.columns.len() == panel.width && first / plane == (panel.columns.end - 1) / plane;
+        let slow = self.rows <= FEW && plane >= LARGE;
+        (slow && self.patches.are_pixels() && contiguous).then(|| {
+            let channel = first / plane * channels.0 + channels.1 + terms.start;
+            (&images[channel * plane + first % plane..], plane)
+        })
     }
 
     /// Pixels that serve as they are lie in as many places as there are channels.

@@ -74,6 +74,7 @@ impl Tiles {
         let tile = Tile {
             left: Left::Even { data, row, term },
             right,
+            right_step: width,
             terms,
             to: sums.to,
             stride: sums.stride,

@@ -225,6 +225,7 @@ impl<P: LeafProduct> Piece<'_, P> {
                             steps: &left.steps[terms.clone()],
                         },
                         right: &self.columns[terms.start * panel.width..],
+                        right_step: panel.width,
                         terms: terms.len(),
                         to: slots.wrapping_add(chain.sum * size),
                         stride: panel.width,

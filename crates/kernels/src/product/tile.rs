@@ -8,8 +8,9 @@ use crate::{Cpu, Isa, perturb};
 pub(super) struct Tile<'a> {
     /// The left operand, one value a row and term: packed `[tile][k][rows of the tile]`, or anywhere.
     pub(super) left: Left<'a>,
-    /// The right operand, packed `[k][width]`.
+    /// The right operand: value (k, j) at `right[k·right_step + j]`.
     pub(super) right: &'a [f32],
+    pub(super) right_step: usize,
     /// The number of terms.
     pub(super) terms: usize,
     /// Where the outputs go: row i at `to + i·stride`.
@@ -56,6 +57,7 @@ struct Raw {
     row: usize,
     term: usize,
     b: *const f32,
+    b_step: usize,
     terms: usize,
     c: *mut f32,
     stride: usize,
@@ -124,7 +126,8 @@ impl Kernel {
     pub(super) unsafe fn run(&self, rows: usize, width: usize, tile: &Tile) {
         let wide = width / self.lanes;
         assert!((1..=self.wide).contains(&wide), "no such tile");
-        assert!(tile.right.len() >= tile.terms * width, "a short right operand");
+        let last = tile.terms.saturating_sub(1) * tile.right_step + width;
+        assert!(tile.terms == 0 || tile.right.len() >= last, "a short right operand");
         let (mut bases, mut steps, mut apart) = ([].as_slice(), [].as_slice(), (0, 0));
         let (a, loops) = match tile.left {
             Left::Packed(a) => {
@@ -155,6 +158,7 @@ impl Kernel {
             row: apart.0,
             term: apart.1,
             b: tile.right.as_ptr(),
+            b_step: tile.right_step,
             terms: tile.terms,
             c: tile.to,
             stride: tile.stride,
@@ -316,7 +320,7 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(r
                 }
             }
             left.advance();
-            b = b.add(WIDE * V::COUNT);
+            b = b.wrapping_add(raw.b_step);
         }
         for index in 0..raw.earlier_len {
             let earlier = (*raw.earlier.add(index)).wrapping_add(first * raw.stride);

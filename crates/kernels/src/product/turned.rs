@@ -135,6 +135,7 @@ impl<P: Product> Piece<'_, P> {
                 let tile = Tile {
                     left: Left::Packed(left),
                     right: &right[start * rows + of_panel.start * len..][..of_panel.len() * len],
+                    right_step: of_panel.len(),
                     terms: len,
                     to: sums.as_mut_ptr(),
                     stride: of_panel.len(),
