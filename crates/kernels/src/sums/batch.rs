@@ -236,18 +236,18 @@ pub(crate) unsafe fn channel_leaf<const N: usize, const K: usize>(
             // SAFETY: the caller's promise.
             values[i] = unsafe { x[i].rows(samples.start, c, rows.clone()) };
         }
-        return leaf_sum(terms, values);
-    }
-    // A sample may end between two lanes: the leaf is made contiguous first.
-    for ((values, x), scratch) in values.iter_mut().zip(x).zip(scratch) {
-        let mut len = 0;
-        for n in samples.clone() {
-            // SAFETY: the caller's promise.
-            let part = unsafe { x.rows(n, c, rows.clone()) };
-            copy(part, &mut scratch[len..len + part.len()]);
-            len += part.len();
+    } else {
+        // A sample may end between two lanes: the leaf is made contiguous first.
+        for ((values, x), scratch) in values.iter_mut().zip(x).zip(scratch) {
+            let mut len = 0;
+            for n in samples.clone() {
+                // SAFETY: the caller's promise.
+                let part = unsafe { x.rows(n, c, rows.clone()) };
+                copy(part, &mut scratch[len..len + part.len()]);
+                len += part.len();
+            }
+            *values = &scratch[..len];
         }
-        *values = &scratch[..len];
     }
     leaf_sum(terms, values)
 }
