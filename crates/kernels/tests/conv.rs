@@ -179,7 +179,7 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
             ..PLAIN
         },
         // Kept filters that are many, and few positions: the product is turned round. Images that end within a tile;
-        // a stride; several pieces of columns; filters that are no whole panel.
+        // a stride; the most positions; filters that are no whole panel.
         Conv { n: 3, c: 115, input: (5, 4), o: 64, ..PLAIN },
         Conv { n: 2, c: 70, input: (9, 8), o: 104, stride: (2, 2), ..PLAIN },
         Conv { n: 4, c: 601, input: (7, 7), o: 112, ..pointwise },

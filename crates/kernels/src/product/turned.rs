@@ -21,9 +21,7 @@ use std::ops::Range;
 /// enough rows.
 const COLUMNS: usize = 196;
 const KEPT: usize = 1 << 16;
-/// Columns that meet some panels before the next do, at most.
-const TOGETHER: usize = 196;
-/// Panels that meet some columns together, at most.
+/// Panels that meet the columns together, at most.
 const PANELS: usize = 8;
 
 /// Computes every output of `product`, if it is one that had better be turned.
@@ -42,19 +40,9 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, kept: 
     };
     let height = height(columns, kernel.rows);
     let left = pack_columns(cpu, product, height);
-    let pieces = columns.div_ceil(TOGETHER);
-    let groups = (4 * cpu.threads()).div_ceil(pieces).max(panels.div_ceil(PANELS)).min(panels);
-    let tiles = columns.div_ceil(height);
-    cpu.for_ranges(pieces * groups, 1, |range| {
-        for index in range {
-            let tiles = even(tiles, pieces, index / groups);
-            let piece = Piece { cpu, product, kernel: kernel.of_height(height), left: &left, right };
-            piece.run(
-                tiles.start * height..(tiles.end * height).min(columns),
-                even(panels, groups, index % groups),
-            );
-        }
-    });
+    let groups = (4 * cpu.threads()).max(panels.div_ceil(PANELS)).min(panels);
+    let turned = Turned { cpu, product, kernel: kernel.of_height(height), left: &left, right };
+    cpu.for_ranges(groups, 1, |range| range.for_each(|group| turned.run(even(panels, groups, group))));
     true
 }
 
@@ -111,8 +99,8 @@ fn pack_columns(cpu: &Cpu, product: &impl Product, height: usize) -> Buffer {
     packed
 }
 
-/// What the pieces of a turned product share.
-struct Piece<'a, P> {
+/// A product whose operands are packed.
+struct Turned<'a, P> {
     cpu: &'a Cpu,
     product: &'a P,
     kernel: Kernel,
@@ -120,17 +108,17 @@ struct Piece<'a, P> {
     right: &'a [f32],
 }
 
-impl<P: Product> Piece<'_, P> {
-    /// Some columns and some panels.
-    fn run(&self, columns: Range<usize>, panels: Range<usize>) {
-        let Piece { cpu, product, kernel, left, right } = *self;
-        let (rows, all, terms) = (product.rows(), product.columns(), product.terms());
+impl<P: Product> Turned<'_, P> {
+    /// All columns and some panels.
+    fn run(&self, panels: Range<usize>) {
+        let Turned { cpu, product, kernel, left, right } = *self;
+        let (rows, columns, terms) = (product.rows(), product.columns(), product.terms());
         let of_panel = |panel: usize| panel * kernel.width()..((panel + 1) * kernel.width()).min(rows);
-        let mut sums = Buffer::take(columns.len() * kernel.width() * panels.len());
+        let mut sums = Buffer::take(columns * kernel.width() * panels.len());
         for start in (0..terms).step_by(product.block()) {
             let len = product.block().min(terms - start);
-            let left = &left[start * all + columns.start * len..][..columns.len() * len];
-            for (panel, sums) in panels.clone().zip(sums.chunks_mut(columns.len() * kernel.width())) {
+            let left = &left[start * columns..][..columns * len];
+            for (panel, sums) in panels.clone().zip(sums.chunks_mut(columns * kernel.width())) {
                 let of_panel = of_panel(panel);
                 let tile = Tile {
                     left: Left::Packed(left),
@@ -144,16 +132,15 @@ impl<P: Product> Piece<'_, P> {
                     finish: None,
                 };
                 // SAFETY: the slice holds the sums of all columns and of the panel.
-                unsafe { kernel.run(columns.len(), of_panel.len(), &tile) };
+                unsafe { kernel.run(columns, of_panel.len(), &tile) };
             }
         }
-        let width = columns.len();
-        let all = Panel { columns, width };
-        let mut turned = Buffer::take(width * kernel.width());
-        for (panel, sums) in panels.zip(sums.chunks(width * kernel.width())) {
+        let all = Panel { columns: 0..columns, width: columns };
+        let mut turned = Buffer::take(columns * kernel.width());
+        for (panel, sums) in panels.zip(sums.chunks(columns * kernel.width())) {
             let rows = of_panel(panel);
-            transpose(cpu, (width, rows.len()), (sums, rows.len()), (&mut turned, width));
-            product.store(cpu, &all, rows.clone(), &turned[..width * rows.len()]);
+            transpose(cpu, (columns, rows.len()), (sums, rows.len()), (&mut turned, columns));
+            product.store(cpu, &all, rows.clone(), &turned[..columns * rows.len()]);
         }
     }
 }
