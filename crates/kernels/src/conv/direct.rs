@@ -232,8 +232,8 @@ impl Product for Direct<'_> {
 
 /// Writes lines of sums, a row each.
 struct Lines<'a> {
-    /// From one line to the next: `width`.
     from: &'a [f32],
+    /// From one line to the next.
     width: usize,
     rows: Range<usize>,
     len: usize,
