@@ -187,6 +187,31 @@ pub(super) fn map_plane_over<const N: usize, const K: usize>(
     }
 }
 
+/// Both in one pass: `to[k]` by `map`, then `y[k]` by `over`.
+#[inline(always)]
+pub(super) fn map_plane_and_over<const N: usize, const K: usize>(
+    map: impl PlaneMap<N, K>,
+    over: impl PlaneMap<N, K>,
+    mut x: [&[f32]; N],
+    constants: [f32; K],
+    to: &mut [f32],
+    y: &mut [f32],
+) {
+    for x in &mut x[1..] {
+        *x = &x[..y.len()];
+    }
+    let to = &mut to[..y.len()];
+    for k in 0..y.len() {
+        let mut one = [0.0; N];
+        one[0] = y[k];
+        for i in 1..N {
+            one[i] = x[i][k];
+        }
+        to[k] = map.value(one, constants);
+        y[k] = over.value(one, constants);
+    }
+}
+
 /// `y[n, c, :] = map(x[n, c, :], constants[c])`, whole planes to a thread.
 pub(super) fn over_planes<const N: usize, const K: usize>(
     cpu: &Cpu,

@@ -4,7 +4,7 @@
 //! looks at them, so memory sees each array once. Small planes are taken several channels together, so that what
 //! is read lies together for a page or so. Threads take channels; the order of every sum is that of the leaves.
 
-use super::apply::{Centred, Constants, Dx, Dz, GRAIN, Moments, Pass, PlaneMap, map_plane, map_plane_over};
+use super::apply::{Centred, Constants, Dx, Dz, GRAIN, Moments, Pass, PlaneMap, map_plane, map_plane_and_over, map_plane_over};
 use super::{Channels, Cotangent, Gradients, inverse_deviation, scale_and_shift, variance};
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, LEAF, batch_leaves, tree};
@@ -277,6 +277,12 @@ impl<P: Pass<N>, const N: usize> Backward<'_, P, N> {
         let [to_x, to_residual] = self.images;
         // SAFETY: the caller's promise; dy is read here, and written below when this is no longer looked at.
         let mut values = unsafe { self.values.map(|values| values.rows(n, c, rows.clone())) };
+        if let (Some(to), Some(over), true) = (to_x, self.over, P::RESIDUAL) {
+            values[0] = &[];
+            // SAFETY: the caller's promise, and the slice of dy is gone.
+            let (to, over) = unsafe { (to.slice(place.clone()), over.slice(place)) };
+            return map_plane_and_over(dx, dz, values, constants, to, over);
+        }
         if let Some(to) = to_x {
             // SAFETY: the caller's promise.
             map_plane(dx, values, constants, unsafe { to.slice(place.clone()) });
