@@ -4,7 +4,9 @@
 //! looks at them, so memory sees each array once. Small planes are taken several channels together, so that what
 //! is read lies together for a page or so. Threads take channels; the order of every sum is that of the leaves.
 
-use super::apply::{Centred, Constants, Dx, Dz, GRAIN, Moments, Pass, PlaneMap, map_plane, map_plane_and_over, map_plane_over};
+use super::apply::{
+    Centred, Constants, Dx, Dz, GRAIN, Moments, Pass, PlaneMap, map_plane, map_plane_and_over, map_plane_over,
+};
 use super::{Channels, Cotangent, Gradients, inverse_deviation, scale_and_shift, variance};
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, LEAF, batch_leaves, tree};
@@ -14,7 +16,7 @@ use std::array::from_fn;
 use std::ops::Range;
 
 /// The values that lie together: channels are taken together until an image has this many.
-const TOGETHER: usize = 1024;
+const TOGETHER: usize = 2048;
 
 /// What the forward pass writes.
 pub(super) struct Outputs<'a> {
