@@ -45,7 +45,7 @@ const STACK: usize = 8;
 pub(crate) fn block() -> usize {
     crate::perturb::block(256)
 }
-/// Values a packing may write past the end of a panel.
+/// Values behind a panel in its slot, so that packing may write whole registers.
 pub(crate) const SLACK: usize = 16;
 
 /// A product of two operands that are packed on demand.
@@ -71,8 +71,8 @@ pub(crate) trait Product: Sync {
     /// Gets some terms ready for all panels of the group.
     fn stage(&self, cpu: &Cpu, group: &mut Self::Group, terms: Range<usize>);
     /// Writes the right operand for the terms last staged: `out[index·slot + k·width + column]` for the group's panel
-    /// `index` of its `width`, anything beyond the last column. Between the slots lie [`SLACK`] values at least, for
-    /// anything.
+    /// `index` of its `width`, and anything elsewhere in the panel's slot. That holds the panel, and the last one ends
+    /// with `out`; [`SLACK`] more values make packing faster.
     fn pack_columns(&self, cpu: &Cpu, group: &Self::Group, slot: usize, out: &mut [f32]);
     /// The right operand of a panel where it lies, if it need not be packed: value (k, column) at `[k·step + column]`.
     fn right_as_it_is(&self, _panel: &Panel, _terms: Range<usize>) -> Option<(&[f32], usize)> {

@@ -126,8 +126,8 @@ impl Product for Direct<'_> {
 
     fn group(&self, panels: &[Panel]) -> Group {
         let positions = |panel: &Panel| panel.columns.clone();
-        let planes = Planes::new(&self.patches, Panel::all(panels), SLACK);
-        let runs = |panel| self.patches.grid.runs(positions(panel)).collect();
+        let planes = Planes::new(&self.patches, Panel::all(panels));
+        let runs = |panel| self.patches.runs(positions(panel)).collect();
         let panels: Vec<_> = panels.iter().map(|p| PanelRuns { width: p.width, runs: runs(p) }).collect();
         let longest = panels.iter().flat_map(|panel| &panel.runs).map(|run| run.len).max().unwrap_or(0);
         let channels = (self.block() / self.taps().len()).min(self.patches.chosen);
@@ -300,16 +300,17 @@ struct PackColumns<'a> {
     out: &'a mut [f32],
 }
 
-/// The same, runs copied in chunks of `LEN`. A chunk may run past its run: what it writes there is written over
-/// by the next run or term, or lies in the slack.
+/// The same, runs copied in chunks of `LEN`. A chunk may run past its run: what it writes there is written over by the
+/// next run or term, or lies behind the panel in its slot. Where it would read or write too far it is cut.
 struct Chunks<'a, const LEN: usize>(PackColumns<'a>);
 
 /// Some pixels of a run: where they are read for the first channel and tap, where they are written for the first term,
-/// and how far it is from there to the next.
+/// how far it is from there to the next, and how many they are.
 struct Chunk {
     read: usize,
     write: usize,
     width: usize,
+    len: usize,
 }
 
 impl<const LEN: usize> Task for Chunks<'_, LEN> {
@@ -319,30 +320,50 @@ impl<const LEN: usize> Task for Chunks<'_, LEN> {
         let PackColumns { images, group: Group { planes, scratch, panels, channels, .. }, slot, out } =
             self.0;
         let (from, base) = planes.staged(images, channels.start, scratch);
+        let taps = planes.taps();
+        let (terms, farthest) = (channels.len() * taps.len(), taps.iter().max().unwrap_or(&0));
+        // How many steps of `by` from `start` leave room for `len` values before `end`.
+        let room = |start: usize, by: usize, len: usize, end: usize| match end.checked_sub(start + len) {
+            Some(left) => left / by + 1,
+            None => 0,
+        };
         let mut chunks: Vec<Chunk> = Vec::new();
+        // Terms whose chunks may all run past their runs.
+        let mut whole = terms;
         for (index, panel) in panels.iter().enumerate() {
+            let end = ((index + 1) * slot).min(out.len());
             for run in &panel.runs {
-                let (read, write) = (base + planes.at(run), index * slot + run.at);
-                let starts = (0..run.len).step_by(LEN);
-                chunks.extend(starts.map(|k| Chunk { read: read + k, write: write + k, width: panel.width }));
+                for k in (0..run.len).step_by(LEN) {
+                    let (read, write) = (base + planes.at(run) + k, index * slot + run.at + k);
+                    let (width, len) = (panel.width, LEN.min(run.len - k));
+                    let can_read = |len| room(read + farthest, planes.channel(), len, from.len());
+                    let can_write = |len| room(write, width, len, end);
+                    assert!(can_read(len) >= channels.len(), "reading outside the planes");
+                    assert!(can_write(len) >= terms, "writing outside the panel");
+                    whole = whole.min(can_read(LEN) * taps.len()).min(can_write(LEN));
+                    chunks.push(Chunk { read, write, width, len });
+                }
             }
-        }
-        let farthest = (channels.len() - 1) * planes.channel() + planes.taps().iter().max().unwrap_or(&0);
-        let last = channels.len() * planes.taps().len() - 1;
-        for Chunk { read, write, width } in &chunks {
-            assert!(read + farthest + LEN <= from.len(), "reading outside the planes");
-            assert!(write + last * width + LEN <= out.len(), "writing outside the panels");
         }
         let to = out.as_mut_ptr();
         let mut term = 0;
         for channel in 0..channels.len() {
-            for tap in planes.taps() {
+            for tap in taps {
                 let from = from.as_ptr().wrapping_add(channel * planes.channel() + tap);
-                for Chunk { read, write, width } in &chunks {
-                    // SAFETY: inside both slices, by the assertions.
-                    unsafe {
-                        let chunk = from.add(*read).cast::<[f32; LEN]>().read_unaligned();
-                        to.add(write + term * width).cast::<[f32; LEN]>().write_unaligned(chunk);
+                if term < whole {
+                    for Chunk { read, write, width, .. } in &chunks {
+                        // SAFETY: inside both slices, as counted above.
+                        unsafe {
+                            let chunk = from.add(*read).cast::<[f32; LEN]>().read_unaligned();
+                            to.add(write + term * width).cast::<[f32; LEN]>().write_unaligned(chunk);
+                        }
+                    }
+                } else {
+                    for Chunk { read, write, width, len } in &chunks {
+                        // SAFETY: inside both slices, by the assertions.
+                        unsafe {
+                            std::ptr::copy_nonoverlapping(from.add(*read), to.add(write + term * width), *len)
+                        }
                     }
                 }
                 term += 1;

@@ -67,6 +67,12 @@ pub(super) struct Patches<'a> {
 }
 
 impl Patches<'_> {
+    /// The rows of these positions: whole images where each position is one pixel.
+    pub(super) fn runs(&self, positions: Range<usize>) -> impl Iterator<Item = Run> + use<> {
+        let Grid { n, size, step } = self.grid;
+        Grid { n, size: if self.are_pixels() { (1, size.0 * size.1) } else { size }, step }.runs(positions)
+    }
+
     /// Whether each position needs one pixel, its own.
     pub(super) fn are_pixels(&self) -> bool {
         let Patches { size, grid, taps, .. } = *self;
@@ -102,16 +108,11 @@ pub(super) struct Planes {
 }
 
 impl Planes {
-    /// For neighbouring positions. The images serve as they are where each position is one pixel, and `slack`
-    /// values may be read after the last.
-    pub(super) fn new(patches: &Patches, positions: Range<usize>, slack: usize) -> Planes {
-        let Patches { size, .. } = *patches;
-        let plane = size.0 * size.1;
-        // Behind the last position's pixel of the last channel.
-        let last = positions.end.saturating_sub(1);
-        let channel = last / plane.max(1) * patches.channels.0 + patches.channels.1 + patches.chosen;
-        let end = channel.saturating_sub(1) * plane + last % plane.max(1) + 1;
-        if patches.are_pixels() && end + slack <= patches.images.len() {
+    /// For neighbouring positions. The images serve as they are where each position is one pixel.
+    pub(super) fn new(patches: &Patches, positions: Range<usize>) -> Planes {
+        if patches.are_pixels() {
+            let size = patches.size;
+            let plane = (size.0 * size.1).max(1);
             let row = |n: usize| (n * patches.channels.0 + patches.channels.1) * size.0;
             let images = positions.start / plane..positions.end.div_ceil(plane);
             let stacks = images.map(|n| Stack { n, rows: 0..size.0, row: row(n) }).collect();

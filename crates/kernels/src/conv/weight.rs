@@ -94,7 +94,7 @@ impl LeafProduct for WeightGradient<'_> {
         terms: Range<usize>,
         scratch: &'s mut Vec<f32>,
     ) -> Strewn<'s> {
-        let planes = Planes::new(&self.patches, terms.clone(), 0);
+        let planes = Planes::new(&self.patches, terms.clone());
         let taps = self.patches.taps.len();
         let channels = rows.start / taps..rows.end.div_ceil(taps);
         let first = channels.start;
@@ -105,7 +105,7 @@ impl LeafProduct for WeightGradient<'_> {
         let at = |row: usize| base + (row / taps - first) * planes.channel() + planes.taps()[row % taps];
         let bases = rows.map(at).collect();
         let mut steps = Vec::with_capacity(terms.len());
-        for run in self.patches.grid.runs(terms) {
+        for run in self.patches.runs(terms) {
             let at = planes.at(&run);
             steps.extend(at..at + run.len);
         }

@@ -11,7 +11,7 @@
 //! ```
 
 use super::tile::{Kernel, Left, Tile};
-use super::{Panel, Product, SLACK, even, pack_left, transpose};
+use super::{Panel, Product, even, pack_left, transpose};
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
@@ -61,39 +61,21 @@ fn pack_columns(cpu: &Cpu, product: &impl Product, height: usize) -> Buffer {
     let tiles = columns.div_ceil(height);
     let mut packed = Buffer::take(columns * terms);
     let shared = SharedMut::new(&mut packed);
-    let blocks = terms.div_ceil(product.block());
-    let parts = cpu.threads().min(tiles);
-    cpu.for_ranges(parts * blocks, 1, |range| {
-        let mut group = None;
-        let mut slots = Buffer::take(0);
-        for index in range {
-            let part = index / blocks;
-            let (panels, state) = match &mut group {
-                Some((of, panels, state)) if *of == part => (panels, state),
-                _ => {
-                    let panels: Vec<_> = even(tiles, parts, part)
-                        .map(|tile| {
-                            let columns = tile * height..((tile + 1) * height).min(columns);
-                            Panel { width: columns.len(), columns }
-                        })
-                        .collect();
-                    let state = product.group(&panels);
-                    slots = Buffer::take(panels.len() * (product.block() * height + SLACK));
-                    let (_, panels, state) = group.insert((part, panels, state));
-                    (panels, state)
-                }
-            };
-            let start = index % blocks * product.block();
+    cpu.for_ranges(tiles, tiles.div_ceil(cpu.threads()), |tiles| {
+        let panel = |tile: usize| {
+            let columns = tile * height..((tile + 1) * height).min(columns);
+            Panel { width: columns.len(), columns }
+        };
+        let panels: Vec<_> = tiles.map(panel).collect();
+        let all = Panel::all(&panels);
+        let mut group = product.group(&panels);
+        for start in (0..terms).step_by(product.block()) {
             let block = start..(start + product.block()).min(terms);
-            let slot = block.len() * height + SLACK;
-            product.stage(cpu, state, block.clone());
-            product.pack_columns(cpu, state, slot, &mut slots);
-            for (panel, from) in panels.iter().zip(slots.chunks(slot)) {
-                let len = block.len() * panel.width;
-                let to = start * columns + panel.columns.start * block.len();
-                // SAFETY: every part is other columns of other terms.
-                unsafe { shared.slice(to..to + len) }.copy_from_slice(&from[..len]);
-            }
+            product.stage(cpu, &mut group, block.clone());
+            let to = start * columns + all.start * block.len();
+            // SAFETY: every part is other columns.
+            let out = unsafe { shared.slice(to..to + all.len() * block.len()) };
+            product.pack_columns(cpu, &group, block.len() * height, out);
         }
     });
     packed
