@@ -154,7 +154,9 @@ impl Optimizer {
         }
         self.steps += 1;
         for ((_, parameter), moments) in parameters.iter().zip(&mut self.moments) {
-            if let Some(gradient) = adjoints.of(&parameter.tensor()) {
+            // The tensor is gone before the change, which would copy what is still held.
+            let gradient = adjoints.of(&parameter.tensor());
+            if let Some(gradient) = gradient {
                 parameter.modify(|weights| {
                     self.rule.apply(&cpu, self.steps, lr, gradient.data(), weights, moments);
                 });
@@ -200,6 +202,18 @@ mod tests {
             // RMSProp and Adam end in steps of about the learning rate around the minimum.
             assert!((found[0] - 3.0).abs() <= lr && (found[1] + 1.0).abs() <= lr, "{rule:?}: {found:?}");
         }
+    }
+
+    #[test]
+    fn an_update_writes_over_the_weights() {
+        let parameter = Parameter::new(Array::full([100], 2.0));
+        let named = vec![("x".to_owned(), parameter.clone())];
+        let adjoints = parameter.tensor().backward_from(Array::full([100], 1.0), &[]).unwrap();
+        let place = |parameter: &Parameter| parameter.tensor().data().as_ptr();
+        let before = place(&parameter);
+        Optimizer::new(Rule::adam()).update(&named, &adjoints, 0.5);
+        assert_eq!(before, place(&parameter));
+        assert_ne!(parameter.tensor().data()[0], 2.0);
     }
 
     /// With the gradient zero, a decoupled decay shrinks by exactly 1 − ηλ.
