@@ -15,6 +15,9 @@ use crate::leaves::{LANES, LEAF, tree};
 use crate::{Cpu, Task};
 use std::array::from_fn;
 
+/// Half of the lanes, and the chunks of all lanes of which these are summed before the other half.
+const HALF: usize = LANES / 2;
+const CHUNKS: usize = 4;
 /// The leaves a thread takes at least.
 const LEAF_GRAIN: usize = 4;
 /// How many neighbouring sums advance together where the terms of one are far apart.
@@ -255,54 +258,64 @@ impl<T: Terms<N, K>, const N: usize, const K: usize> Task for Leaves<'_, T, N, K
 /// The sums of one leaf, on this thread. For use inside a [`Task`].
 #[inline(always)]
 fn leaf_sum<const N: usize, const K: usize>(terms: impl Terms<N, K>, x: [&[f32]; N]) -> [f64; K] {
-    let len = x[0].len();
+    leaf_sum_of_parts(terms, 1, |_| x)
+}
+
+/// The same of a leaf that lies in so many parts, one after the other.
+#[inline(always)]
+fn leaf_sum_of_parts<'a, const N: usize, const K: usize>(
+    terms: impl Terms<N, K>,
+    parts: usize,
+    part: impl Fn(usize) -> [&'a [f32]; N],
+) -> [f64; K] {
     let mut lanes = [[0.0; LANES]; K];
-    let full = len / LANES;
-    let mut chunks: [&[[f32; LANES]]; N] = [&[]; N];
-    for i in 0..N {
-        chunks[i] = &x[i].as_chunks().0[..full];
-    }
-    for at in 0..full {
-        let mut chunk = [&[0.0; LANES]; N];
-        for i in 0..N {
-            chunk[i] = &chunks[i][at];
-        }
-        // Eight at a time, each of the K sums by itself: what the compiler makes vectors of.
-        for block in (0..LANES).step_by(8) {
-            let mut eight = [[0.0; 8]; K];
-            for lane in 0..8 {
-                let mut one = [0.0; N];
+    // The end of a part and the beginning of the next, which share the lanes.
+    let (mut held, mut len) = ([[0.0; LANES]; N], 0);
+    for index in 0..parts {
+        let mut rest = part(index);
+        while !rest[0].is_empty() {
+            let mut chunks: [&[[f32; LANES]]; N] = [&[]; N];
+            if len > 0 || rest[0].len() < LANES {
+                let taken = (LANES - len).min(rest[0].len());
                 for i in 0..N {
-                    one[i] = chunk[i][block + lane];
+                    let (from, after) = rest[i].split_at(taken);
+                    rest[i] = after;
+                    for (to, from) in held[i][len..len + taken].iter_mut().zip(from) {
+                        *to = *from;
+                    }
                 }
-                let terms = terms.terms(one);
-                for k in 0..K {
-                    eight[k][lane] = terms[k];
+                len += taken;
+                if len < LANES {
+                    break;
+                }
+                len = 0;
+                for i in 0..N {
+                    chunks[i] = std::slice::from_ref(&held[i]);
+                }
+            } else {
+                for i in 0..N {
+                    (chunks[i], rest[i]) = rest[i].as_chunks();
                 }
             }
-            for k in 0..K {
-                for lane in 0..8 {
-                    lanes[k][block + lane] += eight[k][lane];
-                }
-            }
+            add_chunks(terms, chunks, &mut lanes);
         }
     }
-    if full * LANES < len {
+    if len > 0 {
         // A lane is never -0, so adding +0 to those without a term leaves them as they are.
-        let mut rest = [[0.0; LANES]; K];
-        for lane in 0..len - full * LANES {
+        let mut last = [[0.0; LANES]; K];
+        for lane in 0..len {
             let mut one = [0.0; N];
             for i in 0..N {
-                one[i] = x[i][full * LANES + lane];
+                one[i] = held[i][lane];
             }
             let terms = terms.terms(one);
             for k in 0..K {
-                rest[k][lane] = terms[k];
+                last[k][lane] = terms[k];
             }
         }
         for k in 0..K {
             for lane in 0..LANES {
-                lanes[k][lane] += rest[k][lane];
+                lanes[k][lane] += last[k][lane];
             }
         }
     }
@@ -311,6 +324,56 @@ fn leaf_sum<const N: usize, const K: usize>(terms: impl Terms<N, K>, x: [&[f32];
         sums[k] = add_lanes(&mut lanes[k]);
     }
     sums
+}
+
+/// Adds a term to each lane, chunk by chunk. To be called from one place: of a second the compiler made slow code.
+#[inline(always)]
+fn add_chunks<const N: usize, const K: usize>(
+    terms: impl Terms<N, K>,
+    chunks: [&[[f32; LANES]]; N],
+    lanes: &mut [[f64; LANES]; K],
+) {
+    let full = chunks[0].len();
+    let mut chunks = chunks;
+    for chunks in &mut chunks {
+        *chunks = &chunks[..full];
+    }
+    for start in (0..full).step_by(CHUNKS) {
+        let some = start..(start + CHUNKS).min(full);
+        // Half of the lanes after the other, so that their sums stay in registers.
+        for first in (0..LANES).step_by(HALF) {
+            let mut sums = [[0.0; HALF]; K];
+            for k in 0..K {
+                sums[k].copy_from_slice(&lanes[k][first..first + HALF]);
+            }
+            for at in some.clone() {
+                let mut half = [[0.0; HALF]; N];
+                for i in 0..N {
+                    half[i].copy_from_slice(&chunks[i][at][first..first + HALF]);
+                }
+                // Each of the K sums by itself: what the compiler makes vectors of.
+                let mut added = [[0.0; HALF]; K];
+                for lane in 0..HALF {
+                    let mut one = [0.0; N];
+                    for i in 0..N {
+                        one[i] = half[i][lane];
+                    }
+                    let terms = terms.terms(one);
+                    for k in 0..K {
+                        added[k][lane] = terms[k];
+                    }
+                }
+                for k in 0..K {
+                    for lane in 0..HALF {
+                        sums[k][lane] += added[k][lane];
+                    }
+                }
+            }
+            for k in 0..K {
+                lanes[k][first..first + HALF].copy_from_slice(&sums[k]);
+            }
+        }
+    }
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use super::apply::{
 };
 use super::{Channels, Cotangent, Gradients, inverse_deviation, scale_and_shift, variance};
 use crate::cpu::SharedMut;
-use crate::leaves::{BatchLeaf, LEAF, batch_leaves, tree};
+use crate::leaves::{BatchLeaf, batch_leaves, tree};
 use crate::sums::{Images, Planes, Terms, channel_leaf};
 use crate::{Cpu, Task};
 use std::array::from_fn;
@@ -67,13 +67,13 @@ impl Batch {
         x: [Planes; N],
         block: &Range<usize>,
         terms: &[T],
-        Scratch { contiguous, leaves, sums }: &mut Scratch<N>,
+        Scratch { leaves, sums }: &mut Scratch,
     ) {
         leaves.clear();
         for leaf in &self.leaves {
             for (c, terms) in block.clone().zip(terms) {
                 // SAFETY: the caller's promise.
-                leaves.push(unsafe { channel_leaf(x, c, leaf, *terms, contiguous) });
+                leaves.push(unsafe { channel_leaf(x, c, leaf, *terms) });
             }
         }
         sums.clear();
@@ -86,16 +86,10 @@ impl Batch {
 }
 
 /// Memory of a thread, used again for every block.
-struct Scratch<const N: usize> {
-    contiguous: [[f32; LEAF]; N],
+#[derive(Default)]
+struct Scratch {
     leaves: Vec<[f64; 2]>,
     sums: Vec<[f64; 2]>,
-}
-
-impl<const N: usize> Scratch<N> {
-    fn new() -> Scratch<N> {
-        Scratch { contiguous: [[0.0; LEAF]; N], leaves: Vec::new(), sums: Vec::new() }
-    }
 }
 
 /// Statistics of `x[0]`, then `y = map(x, [scale, shift])`.
@@ -140,7 +134,7 @@ impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
     #[inline(always)]
     fn run(self) {
         let (batch, count) = (self.batch, self.batch.count());
-        let mut scratch = Scratch::new();
+        let mut scratch = Scratch::default();
         let mut constants = Vec::new();
         let moments = vec![Moments; batch.block];
         for first in self.channels.clone().step_by(batch.block) {
@@ -230,7 +224,7 @@ impl<P: Pass<N>, const N: usize> Task for Backward<'_, P, N> {
         let (batch, count, pass) = (self.batch, self.batch.count(), self.pass);
         let Channels { mean, invstd, gamma } = self.channels;
         let wanted = self.over.is_some() || self.images.iter().any(Option::is_some);
-        let mut scratch = Scratch::new();
+        let mut scratch = Scratch::default();
         let (mut terms, mut constants): (Vec<_>, Vec<Constants>) = (Vec::new(), Vec::new());
         for first in self.range.clone().step_by(batch.block) {
             let block = first..(first + batch.block).min(self.range.end);

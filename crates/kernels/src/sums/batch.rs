@@ -1,8 +1,8 @@
 //! Sums over the batch and the positions of each channel (contract, rule 5).
 
-use super::{Terms, Values, leaf_sum};
+use super::{Terms, Values, leaf_sum_of_parts};
 use crate::cpu::SharedMut;
-use crate::leaves::{BatchLeaf, LANES, LEAF, batch_leaves, tree};
+use crate::leaves::{BatchLeaf, batch_leaves, tree};
 use crate::{Cpu, Task};
 use std::array::from_fn;
 use std::marker::PhantomData;
@@ -166,11 +166,10 @@ impl<T: ChannelTerms<N, K>, const N: usize, const K: usize> Task for ChannelLeav
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let mut scratch = [[0.0; LEAF]; N];
         for (at, sums) in self.sums.iter_mut().enumerate() {
             let (leaf, c) = self.grid.at(self.first + at);
             // SAFETY: the images are borrowed as slices to read: nobody writes them.
-            *sums = unsafe { channel_leaf(self.x, c, &self.leaves[leaf], self.terms.of(c), &mut scratch) };
+            *sums = unsafe { channel_leaf(self.x, c, &self.leaves[leaf], self.terms.of(c)) };
         }
     }
 }
@@ -228,39 +227,10 @@ pub(crate) unsafe fn channel_leaf<const N: usize, const K: usize>(
     c: usize,
     BatchLeaf { samples, rows }: &BatchLeaf,
     terms: impl Terms<N, K>,
-    scratch: &mut [[f32; LEAF]; N],
 ) -> [f64; K] {
-    let mut values: [&[f32]; N] = [&[]; N];
-    if samples.len() == 1 {
-        for i in 0..N {
-            // SAFETY: the caller's promise.
-            values[i] = unsafe { x[i].rows(samples.start, c, rows.clone()) };
-        }
-    } else {
-        // A sample may end between two lanes: the leaf is made contiguous first.
-        for ((values, x), scratch) in values.iter_mut().zip(x).zip(scratch) {
-            let mut len = 0;
-            for n in samples.clone() {
-                // SAFETY: the caller's promise.
-                let part = unsafe { x.rows(n, c, rows.clone()) };
-                copy(part, &mut scratch[len..len + part.len()]);
-                len += part.len();
-            }
-            *values = &scratch[..len];
-        }
-    }
-    leaf_sum(terms, values)
-}
-
-/// A copy without the call of `memcpy`, which costs more than the 49 values of a small plane.
-#[inline(always)]
-fn copy(from: &[f32], to: &mut [f32]) {
-    let (from_chunks, from_rest) = from.as_chunks::<LANES>();
-    let (to_chunks, to_rest) = to.as_chunks_mut::<LANES>();
-    for (from, to) in from_chunks.iter().zip(to_chunks) {
-        *to = *from;
-    }
-    for (from, to) in from_rest.iter().zip(to_rest) {
-        *to = *from;
-    }
+    let part = |n: usize| {
+        // SAFETY: the caller's promise.
+        x.map(|x| unsafe { x.rows(samples.start + n, c, rows.clone()) })
+    };
+    leaf_sum_of_parts(terms, samples.len(), part)
 }
