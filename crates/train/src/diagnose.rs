@@ -1,10 +1,12 @@
 //! Where a number that is not finite begins.
 
 use kinone_core::watch::{Phase, Seen, watching};
+use kinone_kernels::Cpu;
 use kinone_nn::state::Parameter;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The names of parameters by the numbers of their variables.
 pub(crate) type Names = BTreeMap<u64, String>;
@@ -26,8 +28,14 @@ pub(crate) fn overflow(parameters: &[(String, Parameter)]) -> Option<String> {
     parameters.iter().find_map(|(name, parameter)| {
         let tensor = parameter.tensor();
         // Every step asks: without a branch for each number the loop is vectorised.
-        let is_finite = |values: &[f32]| values.iter().fold(true, |all, x| all & x.is_finite());
-        if tensor.data().chunks(4096).all(is_finite) {
+        let are_finite = |values: &[f32]| values.iter().fold(true, |all, x| all & x.is_finite());
+        let found = AtomicBool::new(false);
+        Cpu::current().for_ranges(tensor.data().len(), 16_384, |range| {
+            if !are_finite(&tensor.data()[range]) {
+                found.store(true, Ordering::Relaxed);
+            }
+        });
+        if !found.into_inner() {
             return None;
         }
         let (index, value) = tensor.data().iter().enumerate().find(|(_, x)| !x.is_finite())?;
