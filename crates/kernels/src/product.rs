@@ -150,6 +150,13 @@ impl Panel {
         panels[0].columns.start..panels[panels.len() - 1].columns.end
     }
 
+    /// Where columns are positions: the plane, and the place in it of the first, of a panel that is full and lies in one.
+    pub(crate) fn within(&self, plane: usize) -> Option<(usize, usize)> {
+        let Range { start, end } = self.columns;
+        let whole = end - start == self.width && start / plane == (end - 1) / plane;
+        whole.then(|| (start / plane, start % plane))
+    }
+
     /// Cuts columns into panels of at most `wide` registers, as even as they can be.
     fn cut(columns: usize, kernel: &Kernel) -> Vec<Panel> {
         let registers = columns.div_ceil(kernel.lanes);

@@ -127,7 +127,7 @@ impl Product for Direct<'_> {
     fn group(&self, panels: &[Panel]) -> Group {
         let positions = |panel: &Panel| panel.columns.clone();
         let planes = Planes::new(&self.patches, Panel::all(panels));
-        let runs = |panel| self.patches.runs(positions(panel)).collect();
+        let runs = |panel| self.patches.grid.runs(positions(panel)).collect();
         let panels: Vec<_> = panels.iter().map(|p| PanelRuns { width: p.width, runs: runs(p) }).collect();
         let longest = panels.iter().flat_map(|panel| &panel.runs).map(|run| run.len).max().unwrap_or(0);
         let channels = (self.block() / self.taps().len()).min(self.patches.chosen);
@@ -155,14 +155,11 @@ impl Product for Direct<'_> {
     /// For few rows a panel is not worth packing.
     fn right_as_it_is(&self, panel: &Panel, terms: Range<usize>) -> Option<(&[f32], usize)> {
         let Patches { images, channels, size, .. } = self.patches;
-        let (plane, first) = (size.0 * size.1, panel.columns.start);
-        let contiguous =
-            panel.columns.len() == panel.width && first / plane == (panel.columns.end - 1) / plane;
-        let slow = self.rows <= FEW && plane >= LARGE;
-        (slow && self.patches.are_pixels() && contiguous).then(|| {
-            let channel = first / plane * channels.0 + channels.1 + terms.start;
-            (&images[channel * plane + first % plane..], plane)
-        })
+        let plane = size.0 * size.1;
+        let slow = self.rows <= FEW && plane >= LARGE && self.patches.are_pixels();
+        let (image, first) = panel.within(plane).filter(|_| slow)?;
+        let channel = image * channels.0 + channels.1 + terms.start;
+        Some((&images[channel * plane + first..], plane))
     }
 
     /// Pixels that serve as they are lie in as many places as there are channels.
@@ -184,10 +181,8 @@ impl Product for Direct<'_> {
     fn place(&self, panel: &Panel) -> Option<usize> {
         let Target { channels, size, step, .. } = self.target;
         let plane = size.0 * size.1;
-        let (first, last) = (panel.columns.start, panel.columns.end - 1);
-        let contiguous =
-            step == (1, 1) && panel.columns.len() == panel.width && first / plane == last / plane;
-        contiguous.then(|| (first / plane * channels.0 + channels.1) * plane + first % plane)
+        let (image, first) = panel.within(plane).filter(|_| step == (1, 1))?;
+        Some((image * channels.0 + channels.1) * plane + first)
     }
 
     fn finish(&self, rows: Range<usize>, place: usize) -> Option<product::Finish<'_>> {

@@ -67,12 +67,6 @@ pub(super) struct Patches<'a> {
 }
 
 impl Patches<'_> {
-    /// The rows of these positions: whole images where each position is one pixel.
-    pub(super) fn runs(&self, positions: Range<usize>) -> impl Iterator<Item = Run> + use<> {
-        let Grid { n, size, step } = self.grid;
-        Grid { n, size: if self.are_pixels() { (1, size.0 * size.1) } else { size }, step }.runs(positions)
-    }
-
     /// Whether each position needs one pixel, its own.
     pub(super) fn are_pixels(&self) -> bool {
         let Patches { size, grid, taps, .. } = *self;

@@ -105,7 +105,7 @@ impl LeafProduct for WeightGradient<'_> {
         let at = |row: usize| base + (row / taps - first) * planes.channel() + planes.taps()[row % taps];
         let bases = rows.map(at).collect();
         let mut steps = Vec::with_capacity(terms.len());
-        for run in self.patches.runs(terms) {
+        for run in self.patches.grid.runs(terms) {
             let at = planes.at(&run);
             steps.extend(at..at + run.len);
         }
