@@ -267,6 +267,7 @@ pub fn weight_gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
 /// # Panics
 /// When `dy` or `db` is of another size.
 pub fn bias_gradient(cpu: &Cpu, images: Images, dy: &[f32], db: &mut [f32]) {
+    assert_eq!(db.len(), images.c, "a bias of another size");
     for (d, sum) in db.iter_mut().zip(sums::channel_sums(cpu, images, dy)) {
         *d = sum as f32;
     }

@@ -69,6 +69,16 @@ pub struct Gradients<'a> {
     pub dbeta: Option<&'a mut [f32]>,
 }
 
+impl Gradients<'_> {
+    fn check(&self, shape: Images) {
+        let sizes = |slices: [&Option<&mut [f32]>; 2], len| {
+            slices.iter().all(|slice| slice.as_ref().is_none_or(|slice| slice.len() == len))
+        };
+        assert!(sizes([&self.dx, &self.dresidual], shape.len()), "a gradient is not {shape:?}");
+        assert!(sizes([&self.dgamma, &self.dbeta], shape.c), "one gradient a channel");
+    }
+}
+
 /// The variance of a batch from its sums, never negative; NaN stays. `mean` is not yet rounded to f32.
 #[inline]
 pub fn variance(squares: f64, count: f64, mean: f64) -> f64 {
@@ -131,6 +141,7 @@ pub fn eval_forward(
     eps: f32,
     y: &mut [f32],
 ) {
+    assert!([mean, var, gamma, beta].iter().all(|vector| vector.len() == shape.c), "one value a channel");
     let constants: Vec<[f32; 2]> = (0..shape.c)
         .map(|c| scale_and_shift(mean[c], inverse_deviation(var[c], eps), gamma[c], beta[c]))
         .collect();
@@ -164,7 +175,7 @@ pub fn train_backward(
 /// The gradients of evaluation, where mean and variance are constants. Equals [`reference::eval_backward`].
 ///
 /// # Panics
-/// When a slice does not have the length of its shape.
+/// When a slice does not have the length of its shape, or the gradient of a residual is wanted: there is none.
 pub fn eval_backward(
     cpu: &Cpu,
     shape: Images,
@@ -173,6 +184,10 @@ pub fn eval_backward(
     channels: Channels,
     gradients: Gradients,
 ) {
+    let vectors = [channels.mean, channels.invstd, channels.gamma];
+    assert!(vectors.iter().all(|vector| vector.len() == shape.c), "one value a channel");
+    gradients.check(shape);
+    assert!(gradients.dresidual.is_none(), "no residual has a gradient here");
     if gradients.dgamma.is_some() || gradients.dbeta.is_some() {
         let sums = channel_dot_sums(cpu, shape, dy, x, channels.mean);
         parameter_gradients(&sums, channels.invstd, gradients.dgamma, gradients.dbeta);

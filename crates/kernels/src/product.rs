@@ -153,7 +153,7 @@ impl Panel {
     /// Where columns are positions: the plane, and the place in it of the first, of a panel that is full and lies in one.
     pub(crate) fn within(&self, plane: usize) -> Option<(usize, usize)> {
         let Range { start, end } = self.columns;
-        let whole = end - start == self.width && start / plane == (end - 1) / plane;
+        let whole = plane > 0 && end - start == self.width && start / plane == (end - 1) / plane;
         whole.then(|| (start / plane, start % plane))
     }
 

@@ -15,8 +15,9 @@ use crate::leaves::{LANES, LEAF, tree};
 use crate::{Cpu, Task};
 use std::array::from_fn;
 
-/// Half of the lanes, and the chunks of all lanes of which these are summed before the other half.
+/// Lanes whose sums stay in registers together.
 const HALF: usize = LANES / 2;
+/// Chunks of which one half of the lanes is summed before the other half is.
 const CHUNKS: usize = 4;
 /// The leaves a thread takes at least.
 const LEAF_GRAIN: usize = 4;

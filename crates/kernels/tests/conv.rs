@@ -189,6 +189,10 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         Conv { n: 0, c: 3, input: (5, 5), o: 4, ..PLAIN },
         Conv { n: 2, c: 3, input: (0, 5), o: 4, ..pointwise },
         Conv { n: 2, c: 3, input: (2, 1), o: 4, padding: (0, 0), ..PLAIN },
+        // The same with as many positions as fill a panel.
+        Conv { n: 8, c: 3, input: (0, 5), o: 4, ..PLAIN },
+        Conv { n: 8, c: 3, input: (0, 5), o: 4, padding: (1, 1), ..pointwise },
+        Conv { n: 16, c: 3, input: (2, 1), o: 4, padding: (0, 0), ..PLAIN },
     ];
     for (case, shape) in shapes.iter().enumerate() {
         check(&mut random, case, shape);

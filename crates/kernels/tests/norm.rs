@@ -167,3 +167,54 @@ fn a_variance_is_never_negative_and_keeps_nan() {
     assert_eq!(norm::variance(1.0, 1.0, 1.1).to_bits(), 0);
     assert!(norm::variance(f64::NAN, 1.0, 0.0).is_nan());
 }
+
+#[test]
+fn a_slice_of_another_size_is_refused() {
+    let cpu = &cpus()[0];
+    let shape = Images { n: 2, c: 3, h: 2, w: 2 };
+    let x = vec![1.0; shape.len()];
+    let channel = vec![1.0; shape.c];
+    let longer = vec![1.0; shape.len() + 1];
+    let refused = |run: &mut dyn FnMut()| {
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+    };
+    let whole = Channels { mean: &channel, invstd: &channel, gamma: &channel };
+    for short in 0..4 {
+        let vector = |at: usize| if at == short { &channel[..2] } else { &channel[..] };
+        let mut y = vec![0.0; shape.len()];
+        refused(&mut || {
+            norm::eval_forward(cpu, shape, &x, vector(0), vector(1), vector(2), vector(3), 1e-5, &mut y)
+        });
+        let channels = Channels { mean: vector(0), invstd: vector(1), gamma: vector(2) };
+        for train in [false, true] {
+            let (mut dx, mut dgamma) = (vec![0.0; shape.len()], vec![0.0; if short == 3 { 4 } else { 3 }]);
+            refused(&mut || {
+                let gradients =
+                    Gradients { dx: Some(&mut dx), dgamma: Some(&mut dgamma), ..Gradients::default() };
+                if train {
+                    norm::train_backward(
+                        cpu,
+                        shape,
+                        &x,
+                        Cotangent::Kept(&x),
+                        channels,
+                        Mask::Nothing,
+                        gradients,
+                    );
+                } else {
+                    norm::eval_backward(cpu, shape, &x, &x, channels, gradients);
+                }
+            });
+        }
+    }
+    let mut wrong = longer.clone();
+    refused(&mut || {
+        let gradients = Gradients { dx: Some(&mut wrong), ..Gradients::default() };
+        norm::train_backward(cpu, shape, &x, Cotangent::Kept(&x), whole, Mask::Nothing, gradients);
+    });
+    let mut spent = longer;
+    refused(&mut || {
+        let dy = Cotangent::Spent(&mut spent);
+        norm::train_backward(cpu, shape, &x, dy, whole, Mask::Nothing, Gradients::default());
+    });
+}

@@ -10,9 +10,9 @@ use std::ops::Range;
 
 /// Tiles whose weights of one tap are packed together.
 const TOGETHER: usize = 8;
-/// Rows that are too few to pack pixels for them that serve as they are, and pixels of a plane from which on packing
-/// takes long: each channel's then lie on another page.
+/// Rows that are too few to pack pixels for them that serve as they are,
 const FEW: usize = 64;
+/// where a plane has so many pixels that packing takes long: each channel's then lie on another page.
 const LARGE: usize = 1024;
 /// Values of a cache line.
 const LINE: usize = 16;

@@ -18,13 +18,16 @@ pub(crate) struct Form {
 
 impl Kept {
     /// What `make` makes in this form, made the first time alone; `None` where another form is kept.
+    ///
+    /// `make` may set all threads to work, so it is not to be called where they are at work already: one that waits
+    /// here for another's `make` would keep them from it.
     pub(crate) fn get(&self, form: Form, make: impl FnOnce() -> Buffer) -> Option<&[f32]> {
         let (kept, values) = self.0.get_or_init(|| (form, make()));
         (*kept == form).then_some(values)
     }
 }
 
-/// The same values lie elsewhere: what is made of them is theirs to keep.
+/// An empty room: the same values lie elsewhere, and what is made of them is theirs to keep.
 impl Clone for Kept {
     fn clone(&self) -> Kept {
         Kept::default()

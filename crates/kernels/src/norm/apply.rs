@@ -187,7 +187,7 @@ pub(super) fn map_plane_over<const N: usize, const K: usize>(
     }
 }
 
-/// Both in one pass: `to[k]` by `map`, then `y[k]` by `over`.
+/// [`map_plane`] of `map` to `to` and [`map_plane_over`] of `over` to `y` in one pass.
 #[inline(always)]
 pub(super) fn map_plane_and_over<const N: usize, const K: usize>(
     map: impl PlaneMap<N, K>,

@@ -180,12 +180,14 @@ pub(super) fn backward<const N: usize, P: Pass<N>>(
 ) {
     let vectors = [Some(channels.mean), Some(channels.invstd), Some(channels.gamma), beta];
     assert!(vectors.iter().flatten().all(|vector| vector.len() == shape.c), "one value a channel");
+    gradients.check(shape);
     let Gradients { dx, dresidual, dgamma, dbeta } = gradients;
     let images = [dx, dresidual].map(|to| to.map(SharedMut::new));
     let (dy, over) = match dy {
         Cotangent::Kept(dy) => (Planes::of(shape, dy), None),
         Cotangent::Spent(dy) => {
             assert!(images[usize::from(P::RESIDUAL)].is_none(), "a gradient with two places");
+            assert_eq!(dy.len(), shape.len(), "the cotangent is not {shape:?}");
             let dy = SharedMut::new(dy);
             (Planes::of_shared(shape, dy), Some(dy))
         }

@@ -125,7 +125,7 @@ impl Kernel {
     #[inline]
     pub(super) unsafe fn run(&self, rows: usize, width: usize, tile: &Tile) {
         let wide = width / self.lanes;
-        assert!((1..=self.wide).contains(&wide), "no such tile");
+        assert!((1..=self.wide).contains(&wide) && wide * self.lanes == width, "no such tile");
         let last = tile.terms.saturating_sub(1) * tile.right_step + width;
         assert!(tile.terms == 0 || tile.right.len() >= last, "a short right operand");
         let (mut bases, mut steps, mut apart) = ([].as_slice(), [].as_slice(), (0, 0));

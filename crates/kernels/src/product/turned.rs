@@ -17,14 +17,15 @@ use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
 use std::ops::Range;
 
-/// Products of at most so many columns and at least so large a left operand are turned: a column is then packed for
-/// enough rows.
+/// Products of at most so many columns are turned,
 const COLUMNS: usize = 196;
+/// with a left operand of at least so many values: a column is then packed for enough rows.
 const KEPT: usize = 1 << 16;
 /// Panels that meet the columns together, at most.
 const PANELS: usize = 8;
 
-/// Computes every output of `product`, if it is one that had better be turned.
+/// Computes every output of `product`, if it is one that had better be turned: rows that fill registers, and room for
+/// them. Says whether it did.
 pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, kept: &Kept) -> bool {
     let (rows, columns, terms) = (product.rows(), product.columns(), product.terms());
     if columns > COLUMNS || rows * terms < KEPT || !rows.is_multiple_of(kernel.lanes) {

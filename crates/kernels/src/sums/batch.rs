@@ -198,7 +198,7 @@ impl<'a> Planes<'a> {
     /// Those of an array that is also written.
     ///
     /// # Panics
-    /// When `x` does not have the length of its shape.
+    /// When `x` is shorter than its shape.
     pub(crate) fn of_shared(shape: Images, x: SharedMut<'a, f32>) -> Planes<'a> {
         Planes { start: x.pointer(0..shape.len()), shape, borrow: PhantomData }
     }
