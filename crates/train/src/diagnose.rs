@@ -25,12 +25,13 @@ pub(crate) fn parameters_of(seen: &Seen, names: &Names) -> Vec<String> {
 
 /// The first parameter that is not finite, and its first such value.
 pub(crate) fn overflow(parameters: &[(String, Parameter)]) -> Option<String> {
+    let cpu = Cpu::current();
     parameters.iter().find_map(|(name, parameter)| {
         let tensor = parameter.tensor();
         // Every step asks: without a branch for each number the loop is vectorised.
         let are_finite = |values: &[f32]| values.iter().fold(true, |all, x| all & x.is_finite());
         let found = AtomicBool::new(false);
-        Cpu::current().for_ranges(tensor.data().len(), 16_384, |range| {
+        cpu.for_ranges(tensor.data().len(), 16_384, |range| {
             if !are_finite(&tensor.data()[range]) {
                 found.store(true, Ordering::Relaxed);
             }
