@@ -103,7 +103,7 @@ impl Product for Plain<'_> {
             pack(cpu, self.a.transposed(), terms.clone(), tile, width, out);
         }
     }
-    fn group(&self, panels: &[Panel]) -> Self::Group {
+    fn group(&self, panels: &[Panel], _: usize) -> Self::Group {
         (panels.to_vec(), 0..0)
     }
     fn stage(&self, _: &Cpu, group: &mut Self::Group, terms: Range<usize>) {
@@ -180,7 +180,8 @@ impl LeafProduct for InLeaves<'_> {
         _: &'s mut Vec<f32>,
     ) -> Strewn<'s> {
         let a = self.plain.a;
-        Strewn::new(a.data, rows.map(|i| i * a.rows).collect(), terms.map(|k| k * a.columns).collect())
+        let bases = rows.map(|i| i * a.rows).collect();
+        Strewn::new(a.data, bases, terms.map(|k| k * a.columns).collect())
     }
     fn pack_columns(&self, cpu: &Cpu, panel: &Panel, terms: Range<usize>, out: &mut [f32]) {
         let out = &mut out[..terms.len() * panel.width];

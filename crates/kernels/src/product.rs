@@ -51,7 +51,7 @@ pub(crate) const SLACK: usize = 16;
 /// A product of two operands that are packed on demand.
 pub(crate) trait Product: Sync {
     /// What is known about neighbouring panels before their terms are packed.
-    type Group;
+    type Group: Sync;
     /// Rows of the output.
     fn rows(&self) -> usize;
     /// Columns of the output.
@@ -66,9 +66,9 @@ pub(crate) trait Product: Sync {
     fn together(&self) -> usize {
         GROUP.1
     }
-    /// Gets ready for some panels.
-    fn group(&self, panels: &[Panel]) -> Self::Group;
-    /// Gets some terms ready for all panels of the group.
+    /// Gets ready for some panels, of which so many terms are staged at once at most.
+    fn group(&self, panels: &[Panel], terms: usize) -> Self::Group;
+    /// Gets some terms ready for all panels of the group. Threads share the work, unless they are at work already.
     fn stage(&self, cpu: &Cpu, group: &mut Self::Group, terms: Range<usize>);
     /// Writes the right operand for the terms last staged: `out[index·slot + k·width + column]` for the group's panel
     /// `index` of its `width`, and anything elsewhere in the panel's slot. That holds the panel, and the last one ends
@@ -77,6 +77,15 @@ pub(crate) trait Product: Sync {
     /// The right operand of a panel where it lies, if it need not be packed: value (k, column) at `[k·step + column]`.
     fn right_as_it_is(&self, _panel: &Panel, _terms: Range<usize>) -> Option<(&[f32], usize)> {
         None
+    }
+    /// Whether columns had better be read where they are staged, a value at a time, than packed.
+    fn is_strewn(&self) -> bool {
+        false
+    }
+    /// If so, the right operand of some columns of the group where it lies, for some terms of those last staged: its
+    /// columns are the rows here.
+    fn strewn<'g>(&'g self, _: &'g Self::Group, _columns: Range<usize>, _terms: Range<usize>) -> Strewn<'g> {
+        Strewn::default()
     }
     /// What packing `columns` will read, where that lies in too many places for the processor to foresee.
     fn ahead(&self, _columns: Range<usize>, _terms: Range<usize>) -> Option<Ahead> {
@@ -145,6 +154,11 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
+    /// Columns that need not fill registers.
+    fn narrow(columns: Range<usize>) -> Panel {
+        Panel { width: columns.len(), columns }
+    }
+
     /// The columns of neighbouring panels.
     pub(crate) fn all(panels: &[Panel]) -> Range<usize> {
         panels[0].columns.start..panels[panels.len() - 1].columns.end
@@ -192,7 +206,7 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
         return;
     }
     let kernel = Kernel::of(cpu);
-    if keep.is_some_and(|kept| turned::multiply(cpu, product, kernel, kept)) {
+    if turned::multiply(cpu, product, kernel, keep) {
         return;
     }
     let all = Panel::cut(product.columns(), &kernel);
@@ -282,7 +296,7 @@ impl<'a, P: Product> Work<'a, P> {
     /// Some rows of some panels, after which come the columns `next`.
     fn run(&mut self, tiles: Range<usize>, panels: &[Panel], next: Range<usize>) {
         let (cpu, product, kernel, terms) = (self.cpu, self.product, self.kernel, self.product.terms());
-        let mut group = product.group(panels);
+        let mut group = product.group(panels, product.block());
         let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
         let all = tiles.start * kernel.rows..(tiles.end * kernel.rows).min(product.rows());
         let several = terms > product.block();

@@ -4,7 +4,7 @@ use super::Tap;
 use super::planes::{Grid, Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{self, Ahead, Output, Panel, Product, SLACK, transpose};
+use crate::product::{self, Ahead, Output, Panel, Product, SLACK, Strewn, transpose};
 use crate::{Cpu, Task};
 use std::ops::Range;
 
@@ -14,6 +14,9 @@ const TOGETHER: usize = 8;
 const FEW: usize = 64;
 /// where a plane has so many pixels that packing takes long: each channel's then lie on another page.
 const LARGE: usize = 1024;
+/// Rows of planes from which a strewn tile reads its pixels in one block of k, at most: they are as many lines, which are
+/// to stay in the first-level cache beside a panel of weights.
+const NEAR: usize = 84;
 /// Values of a cache line.
 const LINE: usize = 16;
 
@@ -55,6 +58,10 @@ pub(super) struct Group {
     longest: usize,
     /// The channels staged.
     channels: Range<usize>,
+    /// The columns, the place of each, and the distance of each term from the first staged; where they are strewn.
+    columns: Range<usize>,
+    bases: Vec<usize>,
+    steps: Vec<usize>,
 }
 
 struct PanelRuns {
@@ -81,9 +88,12 @@ impl Product for Direct<'_> {
     }
     /// Whole channels, as many in each block as can be.
     fn block(&self) -> usize {
-        let most = (product::block() / self.taps().len()).max(1);
+        let mut most = product::block() / self.taps().len();
+        if self.is_strewn() {
+            most = most.min(NEAR / self.patches.rows_of_taps());
+        }
         // A few channels more than that are better than a last block of a few channels.
-        let blocks = (2 * self.patches.chosen / most).div_ceil(2).max(1);
+        let blocks = (2 * self.patches.chosen / most.max(1)).div_ceil(2).max(1);
         self.taps().len() * self.patches.chosen.div_ceil(blocks).max(1)
     }
 
@@ -124,20 +134,31 @@ impl Product for Direct<'_> {
         product::GROUP.1 * times.max(1)
     }
 
-    fn group(&self, panels: &[Panel]) -> Group {
+    fn group(&self, panels: &[Panel], terms: usize) -> Group {
         let positions = |panel: &Panel| panel.columns.clone();
-        let planes = Planes::new(&self.patches, Panel::all(panels));
+        let columns = Panel::all(panels);
+        let planes = Planes::new(&self.patches, columns.clone());
         let runs = |panel| self.patches.grid.runs(positions(panel)).collect();
         let panels: Vec<_> = panels.iter().map(|p| PanelRuns { width: p.width, runs: runs(p) }).collect();
         let longest = panels.iter().flat_map(|panel| &panel.runs).map(|run| run.len).max().unwrap_or(0);
-        let channels = (self.block() / self.taps().len()).min(self.patches.chosen);
-        let scratch = Buffer::zeros(planes.scratch(channels) + SLACK);
-        Group { planes, scratch, panels, longest, channels: 0..0 }
+        let channels = (terms / self.taps().len()).min(self.patches.chosen);
+        let scratch = Buffer::take(planes.scratch(channels) + SLACK);
+        let (mut bases, mut steps) = (Vec::new(), Vec::new());
+        if self.is_strewn() {
+            for run in panels.iter().flat_map(|panel| &panel.runs) {
+                bases.extend(planes.at(run)..planes.at(run) + run.len);
+            }
+            for channel in 0..channels {
+                steps.extend(planes.taps().iter().map(|tap| channel * planes.channel() + tap));
+            }
+        }
+        Group { planes, scratch, panels, longest, channels: 0..0, columns, bases, steps }
     }
 
     fn stage(&self, cpu: &Cpu, group: &mut Group, terms: Range<usize>) {
+        let fresh = group.channels.is_empty();
         group.channels = terms.start / self.taps().len()..terms.end / self.taps().len();
-        group.planes.stage(cpu, &self.patches, group.channels.clone(), &mut group.scratch);
+        group.planes.stage(cpu, &self.patches, group.channels.clone(), &mut group.scratch, fresh);
     }
 
     fn pack_columns(&self, cpu: &Cpu, group: &Group, slot: usize, out: &mut [f32]) {
@@ -160,6 +181,21 @@ impl Product for Direct<'_> {
         let (image, first) = panel.within(plane).filter(|_| slow)?;
         let channel = image * channels.0 + channels.1 + terms.start;
         Some((&images[channel * plane + first..], plane))
+    }
+
+    /// With several taps: a pixel is staged once, and would be packed for each of them. Turning the sums of a pixel back
+    /// is work for each row, as packing it is for each term.
+    fn is_strewn(&self) -> bool {
+        self.taps().len() > 1 && self.terms() >= self.rows
+    }
+
+    fn strewn<'g>(&'g self, group: &'g Group, columns: Range<usize>, terms: Range<usize>) -> Strewn<'g> {
+        let Group { planes, scratch, bases, steps, .. } = group;
+        let (staged, first) = (group.channels.start * self.taps().len(), group.columns.start);
+        let bases = &bases[columns.start - first..columns.end - first];
+        let steps = &steps[terms.start - staged..terms.end - staged];
+        let (data, base) = planes.staged(self.patches.images, group.channels.start, scratch);
+        Strewn::new(&data[base..], bases.into(), steps.into())
     }
 
     /// Pixels that serve as they are lie in as many places as there are channels.

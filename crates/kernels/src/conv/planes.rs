@@ -9,8 +9,12 @@
 //! ```
 
 use super::Tap;
+use crate::cpu::SharedMut;
 use crate::{Cpu, Task};
 use std::ops::Range;
+
+/// Values staged that are work enough for a thread.
+const GRAIN: usize = 1 << 13;
 
 /// Positions of a convolution: `n` images of `size` rows and columns, `step` pixels apart.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +75,15 @@ impl Patches<'_> {
     pub(super) fn are_pixels(&self) -> bool {
         let Patches { size, grid, taps, .. } = *self;
         taps.len() == 1 && (taps[0].y, taps[0].x) == (0, 0) && grid.step == (1, 1) && grid.size == size
+    }
+
+    /// From how many rows of planes the taps of a position take their pixels.
+    pub(super) fn rows_of_taps(&self) -> usize {
+        let across = self.grid.step.1 as isize;
+        let mut rows: Vec<_> = self.taps.iter().map(|t| (t.y, t.x.rem_euclid(across))).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        rows.len().max(1)
     }
 }
 
@@ -186,10 +199,25 @@ impl Planes {
         if self.lines.is_some() { channels * self.channel } else { 0 }
     }
 
-    /// Copies the pixels of some channels to `scratch`, which is +0 wherever there are none.
-    pub(super) fn stage(&self, cpu: &Cpu, patches: &Patches, channels: Range<usize>, scratch: &mut [f32]) {
+    /// Copies the pixels of some channels to `scratch`, and +0 to wherever there are none if it is `fresh`: they stay
+    /// there for the next channels. Threads share the channels, unless they are at work already.
+    pub(super) fn stage(
+        &self,
+        cpu: &Cpu,
+        patches: &Patches,
+        channels: Range<usize>,
+        scratch: &mut [f32],
+        fresh: bool,
+    ) {
         if let Some(lines) = &self.lines {
-            cpu.vectorize(Stage { lines, channel: self.channel, patches, channels, scratch });
+            let scratch = SharedMut::new(scratch);
+            let grain = (GRAIN / self.channel.max(1)).max(1);
+            cpu.for_ranges(channels.len(), grain, |part| {
+                // SAFETY: every part is other channels.
+                let scratch = unsafe { scratch.slice(part.start * self.channel..part.end * self.channel) };
+                let channels = channels.start + part.start..channels.start + part.end;
+                cpu.vectorize(Stage { lines, channel: self.channel, patches, channels, scratch, fresh });
+            });
         }
     }
 
@@ -228,6 +256,8 @@ struct Stage<'a> {
     patches: &'a Patches<'a>,
     channels: Range<usize>,
     scratch: &'a mut [f32],
+    /// Whether zeros are missing.
+    fresh: bool,
 }
 
 impl Task for Stage<'_> {
@@ -235,9 +265,13 @@ impl Task for Stage<'_> {
     #[inline(always)]
     fn run(self) {
         let plane = self.patches.size.0 * self.patches.size.1;
+        let gaps = self.lines.iter().map(|line| line.len).sum::<usize>() < self.channel;
         for (index, channel) in self.channels.enumerate() {
             let from = &self.patches.images[channel * plane..];
             let to = &mut self.scratch[index * self.channel..];
+            if self.fresh && gaps {
+                to[..self.channel].fill(0.0);
+            }
             for line in self.lines {
                 let to = &mut to[line.to..line.to + line.len];
                 copy_line(&from[line.from..], self.patches.grid.step.1, to);

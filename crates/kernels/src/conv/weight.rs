@@ -98,18 +98,17 @@ impl LeafProduct for WeightGradient<'_> {
         let taps = self.patches.taps.len();
         let channels = rows.start / taps..rows.end.div_ceil(taps);
         let first = channels.start;
-        scratch.clear();
         scratch.resize(planes.scratch(channels.len()), 0.0);
-        planes.stage(cpu, &self.patches, channels, scratch);
+        planes.stage(cpu, &self.patches, channels, scratch, true);
         let (data, base) = planes.staged(self.patches.images, first, scratch);
         let at = |row: usize| base + (row / taps - first) * planes.channel() + planes.taps()[row % taps];
-        let bases = rows.map(at).collect();
+        let bases: Vec<usize> = rows.map(at).collect();
         let mut steps = Vec::with_capacity(terms.len());
         for run in self.patches.grid.runs(terms) {
             let at = planes.at(&run);
             steps.extend(at..at + run.len);
         }
-        Strewn::new(data, bases, steps)
+        Strewn::new(data, bases.into(), steps.into())
     }
 
     fn pack_columns(&self, cpu: &Cpu, panel: &Panel, terms: Range<usize>, out: &mut [f32]) {

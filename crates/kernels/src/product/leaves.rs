@@ -8,6 +8,7 @@ use super::tile::{Kernel, Left, Tile};
 use super::{Panel, SLACK, STACK, even};
 use crate::memory::Buffer;
 use crate::{Cpu, perturb};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Terms of a block of k at most.
@@ -42,20 +43,26 @@ pub(crate) trait LeafProduct: Sync {
 }
 
 /// A left operand that lies anywhere: value (i, k) is `data[bases[i] + steps[k]]`.
+#[derive(Default)]
 pub(crate) struct Strewn<'a> {
     data: &'a [f32],
-    bases: Vec<usize>,
-    steps: Vec<usize>,
+    bases: Cow<'a, [usize]>,
+    steps: Cow<'a, [usize]>,
 }
 
 impl<'a> Strewn<'a> {
     /// # Panics
     /// When a value lies outside `data`.
-    pub(crate) fn new(data: &'a [f32], bases: Vec<usize>, steps: Vec<usize>) -> Strewn<'a> {
+    pub(crate) fn new(data: &'a [f32], bases: Cow<'a, [usize]>, steps: Cow<'a, [usize]>) -> Strewn<'a> {
         if let (Some(base), Some(step)) = (bases.iter().max(), steps.iter().max()) {
             assert!(base + step < data.len(), "a left operand outside its data");
         }
         Strewn { data, bases, steps }
+    }
+
+    /// For a tile of all rows and terms.
+    pub(super) fn left(&self) -> Left<'_> {
+        Left::Strewn { data: self.data, bases: &self.bases, steps: &self.steps }
     }
 }
 

@@ -111,6 +111,12 @@ impl Kernel {
         Kernel { rows: rows.min(self.rows), ..self }
     }
 
+    /// The same with panels of fewer registers, if so many columns, a multiple of the lanes, are cut more evenly then.
+    pub(super) fn even_over(self, columns: usize) -> Kernel {
+        let registers = columns / self.lanes;
+        Kernel { wide: registers.div_ceil(registers.div_ceil(self.wide).max(1)).max(1), ..self }
+    }
+
     /// Columns of a tile at most.
     pub(super) fn width(&self) -> usize {
         self.wide * self.lanes

@@ -1,14 +1,18 @@
-//! Products of few columns whose left operand is kept: turned round, so that rows and columns change places.
-//!
-//! Few columns fill panels badly (49 take 56 lanes), and all threads would pack them. Turned, they are the rows of tiles
-//! and cost what they are; they are packed once, by all threads together; and the kept operand comes as panels whose
-//! lanes are all of use. A product has the same bits whichever factor comes first.
+//! Products turned round: rows and columns change places, and panels are rows of the product. A product has the same
+//! bits whichever factor comes first.
 //!
 //! ```text
-//!                    kept: [k][width]  a panel of rows of the product
-//!                      │
-//! columns: [k][height]─┼──▶ tile [height][width] ──turned──▶ [width][height]
+//!                        left operand: [k][width]  a panel of rows of the product
+//!                          │
+//! columns: value (i, k) ───┼──▶ tile [height][width] ──turned──▶ [width][height]
 //! ```
+//!
+//! A tile reads its columns one value at a time, so they may lie anywhere: the pixels of a filter of several taps serve
+//! from the planes where they are staged, and no panel is packed that holds each of them once for every tap.
+//!
+//! Columns that must be packed are turned where they are few and the left operand is kept. Few columns fill panels badly
+//! (49 take 56 lanes), and all threads would pack them. Turned they cost what they are, are packed once, by all threads
+//! together, and the kept operand comes as panels whose lanes are all of use.
 
 use super::tile::{Kernel, Left, Tile};
 use super::{Panel, Product, even, pack_left, transpose};
@@ -17,34 +21,41 @@ use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
 use std::ops::Range;
 
-/// Products of at most so many columns are turned,
+/// Products of at most so many columns that must be packed are turned,
 const COLUMNS: usize = 196;
 /// with a left operand of at least so many values: a column is then packed for enough rows.
 const KEPT: usize = 1 << 16;
-/// Panels that meet the columns together, at most.
+/// Panels that meet packed columns together, at most.
 const PANELS: usize = 8;
+/// Sums of the columns that a thread stages together, about: they stay near the second-level cache.
+const SUMS: usize = 1 << 17;
+/// Columns whose sums are turned back together: they stay in the first-level cache.
+const BACK: usize = 256;
 
-/// Computes every output of `product`, if it is one that had better be turned: rows that fill registers, and room for
-/// them. Says whether it did.
-pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, kept: &Kept) -> bool {
+/// Computes every output of `product`, if it is one that had better be turned. Says whether it did.
+pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: Option<&Kept>) -> bool {
     let (rows, columns, terms) = (product.rows(), product.columns(), product.terms());
-    if columns > COLUMNS || rows * terms < KEPT || !rows.is_multiple_of(kernel.lanes) {
+    let strewn = product.is_strewn();
+    let packed = keep.is_some() && columns <= COLUMNS && rows * terms >= KEPT;
+    if terms == 0 || !(strewn || packed) || !rows.is_multiple_of(kernel.lanes) {
         return false;
     }
+    let kernel = kernel.even_over(rows);
+    let panels = rows.div_ceil(kernel.width());
     let form = Form {
         what: "panels of the left operand",
         extents: [rows, terms, product.block(), kernel.width(), kernel.lanes, 0],
     };
-    let panels = rows.div_ceil(kernel.width());
-    let Some(right) = kept.get(form, || pack_left(cpu, product, kernel.width(), panels)) else {
-        return false;
-    };
-    let height = height(columns, kernel.rows);
-    let left = pack_columns(cpu, product, height);
-    let groups = (4 * cpu.threads()).max(panels.div_ceil(PANELS)).min(panels);
-    let turned = Turned { cpu, product, kernel: kernel.of_height(height), left: &left, right };
-    cpu.for_ranges(groups, 1, |range| range.for_each(|group| turned.run(even(panels, groups, group))));
-    true
+    let pack = || pack_left(cpu, product, kernel.width(), panels);
+    let kept = keep.and_then(|kept| kept.get(form, pack));
+    if strewn {
+        let now = kept.is_none().then(pack);
+        let right = kept.or(now.as_deref()).unwrap_or_default();
+        Turned { cpu, product, kernel, right }.share_strewn();
+    } else if let Some(right) = kept {
+        Turned { cpu, product, kernel, right }.share_packed();
+    }
+    strewn || kept.is_some()
 }
 
 /// Rows of a tile: those that leave no small rest, which would keep the multipliers waiting.
@@ -56,74 +67,164 @@ fn height(rows: usize, most: usize) -> usize {
     (most.div_ceil(2).max(1)..=most).rev().min_by_key(cost).unwrap_or(most)
 }
 
-/// All columns of all terms: for each block of k, for each tile, `[k][rows]`.
-fn pack_columns(cpu: &Cpu, product: &impl Product, height: usize) -> Buffer {
-    let (columns, terms) = (product.columns(), product.terms());
-    let tiles = columns.div_ceil(height);
-    let mut packed = Buffer::take(columns * terms);
-    let shared = SharedMut::new(&mut packed);
-    cpu.for_ranges(tiles, tiles.div_ceil(cpu.threads()), |tiles| {
-        let panel = |tile: usize| {
-            let columns = tile * height..((tile + 1) * height).min(columns);
-            Panel { width: columns.len(), columns }
-        };
-        let panels: Vec<_> = tiles.map(panel).collect();
-        let all = Panel::all(&panels);
-        let mut group = product.group(&panels);
-        for start in (0..terms).step_by(product.block()) {
-            let block = start..(start + product.block()).min(terms);
-            product.stage(cpu, &mut group, block.clone());
-            let to = start * columns + all.start * block.len();
-            // SAFETY: every part is other columns.
-            let out = unsafe { shared.slice(to..to + all.len() * block.len()) };
-            product.pack_columns(cpu, &group, block.len() * height, out);
-        }
-    });
-    packed
-}
-
-/// A product whose operands are packed.
+/// A product whose left operand is packed in panels.
 struct Turned<'a, P> {
     cpu: &'a Cpu,
     product: &'a P,
     kernel: Kernel,
-    left: &'a [f32],
     right: &'a [f32],
 }
 
 impl<P: Product> Turned<'_, P> {
-    /// All columns and some panels.
-    fn run(&self, panels: Range<usize>) {
-        let Turned { cpu, product, kernel, left, right } = *self;
-        let (rows, columns, terms) = (product.rows(), product.columns(), product.terms());
-        let of_panel = |panel: usize| panel * kernel.width()..((panel + 1) * kernel.width()).min(rows);
-        let mut sums = Buffer::take(columns * kernel.width() * panels.len());
-        for start in (0..terms).step_by(product.block()) {
-            let len = product.block().min(terms - start);
-            let left = &left[start * columns..][..columns * len];
-            for (panel, sums) in panels.clone().zip(sums.chunks_mut(columns * kernel.width())) {
-                let of_panel = of_panel(panel);
-                let tile = Tile {
-                    left: Left::Packed(left),
-                    right: &right[start * rows + of_panel.start * len..][..of_panel.len() * len],
-                    right_step: of_panel.len(),
-                    terms: len,
-                    to: sums.as_mut_ptr(),
-                    stride: of_panel.len(),
-                    resume: start > 0,
-                    earlier: &[],
-                    finish: None,
-                };
-                // SAFETY: the slice holds the sums of all columns and of the panel.
-                unsafe { kernel.run(columns, of_panel.len(), &tile) };
+    fn panels(&self) -> usize {
+        self.product.rows().div_ceil(self.kernel.width())
+    }
+
+    /// The rows of a panel.
+    fn of_panel(&self, panel: usize) -> Range<usize> {
+        let width = self.kernel.width();
+        panel * width..((panel + 1) * width).min(self.product.rows())
+    }
+
+    /// The blocks of k.
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<P> {
+        let (terms, block) = (self.product.terms(), self.product.block());
+        (0..terms).step_by(block).map(move |start| start..(start + block).min(terms))
+    }
+
+    /// Room for the sums of so many columns: for each panel `[columns][width of the panel]`.
+    fn room(&self, columns: usize, panels: &Range<usize>) -> Buffer {
+        Buffer::take(columns * self.kernel.width() * panels.len())
+    }
+
+    /// Columns that are packed, by all threads together, which then share the panels.
+    fn share_packed(&self) {
+        let (columns, panels, threads) = (self.product.columns(), self.panels(), self.cpu.threads());
+        let left = self.pack_columns();
+        let groups = (4 * threads).max(panels.div_ceil(PANELS)).min(panels);
+        self.cpu.for_ranges(groups, 1, |range| {
+            for panels in range.map(|group| even(panels, groups, group)) {
+                let mut sums = self.room(columns, &panels);
+                for block in self.blocks() {
+                    let left = &left[block.start * columns..][..columns * block.len()];
+                    self.multiply(columns, &panels, block, Left::Packed(left), &mut sums);
+                }
+                self.store(0..columns, panels, &sums);
+            }
+        });
+    }
+
+    /// Columns that serve as they are staged. Threads share them, and each stages its own; where they are few all are
+    /// staged first, by all threads together, which then share the panels too.
+    fn share_strewn(&self) {
+        let Turned { cpu, product, .. } = *self;
+        let (columns, panels) = (product.columns(), self.panels());
+        let groups = columns.div_ceil((SUMS / product.rows()).max(1));
+        if groups >= cpu.threads() {
+            let groups = groups.next_multiple_of(cpu.threads());
+            return cpu.for_ranges(groups, 1, |range| {
+                range.for_each(|group| self.run_strewn(even(columns, groups, group), 0..panels, None));
+            });
+        }
+        let mut all = product.group(&[Panel::narrow(0..columns)], product.terms());
+        product.stage(cpu, &mut all, 0..product.terms());
+        let parts = cpu.threads().min(panels);
+        let groups = cpu.threads().div_ceil(parts);
+        cpu.for_ranges(groups * parts, 1, |range| {
+            for index in range {
+                let panels = even(panels, parts, index % parts);
+                self.run_strewn(even(columns, groups, index / parts), panels, Some(&all));
+            }
+        });
+    }
+
+    /// Some columns, staged with all others or yet to be staged, and some panels.
+    fn run_strewn(&self, columns: Range<usize>, panels: Range<usize>, all: Option<&P::Group>) {
+        let Turned { cpu, product, .. } = *self;
+        let mut sums = self.room(columns.len(), &panels);
+        let mut multiply = |group: &P::Group, block: Range<usize>| {
+            let strewn = product.strewn(group, columns.clone(), block.clone());
+            self.multiply(columns.len(), &panels, block, strewn.left(), &mut sums);
+        };
+        match all {
+            Some(all) => self.blocks().for_each(|block| multiply(all, block)),
+            None => {
+                let mut own = product.group(&[Panel::narrow(columns.clone())], product.block());
+                for block in self.blocks() {
+                    product.stage(cpu, &mut own, block.clone());
+                    multiply(&own, block);
+                }
             }
         }
-        let all = Panel { columns: 0..columns, width: columns };
-        let mut turned = Buffer::take(columns * kernel.width());
-        for (panel, sums) in panels.zip(sums.chunks(columns * kernel.width())) {
-            let rows = of_panel(panel);
-            transpose(cpu, (columns, rows.len()), (sums, rows.len()), (&mut turned, columns));
-            product.store(cpu, &all, rows.clone(), &turned[..columns * rows.len()]);
+        self.store(columns, panels, &sums);
+    }
+
+    /// Takes one block of k into the sums.
+    fn multiply(
+        &self,
+        columns: usize,
+        panels: &Range<usize>,
+        block: Range<usize>,
+        left: Left,
+        sums: &mut [f32],
+    ) {
+        let kernel = self.kernel.of_height(height(columns, self.kernel.rows));
+        for (panel, sums) in panels.clone().zip(sums.chunks_mut(columns * kernel.width())) {
+            let of_panel = self.of_panel(panel);
+            let right = &self.right[block.start * self.product.rows() + of_panel.start * block.len()..];
+            let tile = Tile {
+                left,
+                right: &right[..of_panel.len() * block.len()],
+                right_step: of_panel.len(),
+                terms: block.len(),
+                to: sums.as_mut_ptr(),
+                stride: of_panel.len(),
+                resume: block.start > 0,
+                earlier: &[],
+                finish: None,
+            };
+            // SAFETY: the slice holds the sums of these columns and of the panel; `Strewn::new` measured a left operand
+            // that lies anywhere.
+            unsafe { kernel.run(columns, of_panel.len(), &tile) };
         }
+    }
+
+    /// Turns finished sums back and stores them.
+    fn store(&self, columns: Range<usize>, panels: Range<usize>, sums: &[f32]) {
+        let (count, width) = (columns.len(), self.kernel.width());
+        let mut turned = Buffer::take(BACK.min(count) * width);
+        for (panel, sums) in panels.zip(sums.chunks(count * width)) {
+            let rows = self.of_panel(panel);
+            for start in (0..count).step_by(BACK) {
+                let some = Panel::narrow(columns.start + start..columns.start + (start + BACK).min(count));
+                let (from, to) = (&sums[start * rows.len()..], &mut turned[..some.width * rows.len()]);
+                transpose(self.cpu, (some.width, rows.len()), (from, rows.len()), (to, some.width));
+                self.product.store(self.cpu, &some, rows.clone(), to);
+            }
+        }
+    }
+
+    /// All columns of all terms: for each block of k, for each tile, `[k][rows]`.
+    fn pack_columns(&self) -> Buffer {
+        let Turned { cpu, product, kernel, .. } = *self;
+        let columns = product.columns();
+        let height = height(columns, kernel.rows);
+        let tiles = columns.div_ceil(height);
+        let mut packed = Buffer::take(columns * product.terms());
+        let shared = SharedMut::new(&mut packed);
+        cpu.for_ranges(tiles, tiles.div_ceil(cpu.threads()), |tiles| {
+            let panel = |tile: usize| Panel::narrow(tile * height..((tile + 1) * height).min(columns));
+            let panels: Vec<_> = tiles.map(panel).collect();
+            let all = Panel::all(&panels);
+            let mut group = product.group(&panels, product.block());
+            for block in self.blocks() {
+                product.stage(cpu, &mut group, block.clone());
+                let to = block.start * columns + all.start * block.len();
+                // SAFETY: every part is other columns.
+                let out = unsafe { shared.slice(to..to + all.len() * block.len()) };
+                product.pack_columns(cpu, &group, block.len() * height, out);
+            }
+        });
+        packed
     }
 }
