@@ -13,11 +13,12 @@ use std::ops::Range;
 
 /// Terms of a block of k at most.
 fn most_terms() -> usize {
-    perturb::block(512)
+    perturb::block(400)
 }
-/// Rows and columns that a thread takes together: their sums stay in the second-level cache.
-const ROWS: usize = 512;
-const COLUMNS: usize = 288;
+/// Rows and columns that a thread takes together, at most: enough of them that packing a column is little work, and few
+/// enough that the packed columns of a block stay in the second-level cache, or near it, while all rows meet them.
+const ROWS: usize = 1024;
+const COLUMNS: usize = 384;
 
 /// A product whose terms come in leaves.
 pub(crate) trait LeafProduct: Sync {
@@ -82,9 +83,10 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
     }
     let plan = Plan::new(&product.leaves());
     cpu.for_ranges(down * across, 1, |range| {
-        let columns = Buffer::take(most_terms() * kernel.width() + SLACK);
+        let slot = plan.most_terms() * kernel.width() + SLACK;
+        let columns = Buffer::take(slot * panels.len().div_ceil(across));
         let mut piece =
-            Piece { cpu, product, kernel, tiles: 0..0, panels: &[], columns, scratch: Vec::new() };
+            Piece { cpu, product, kernel, tiles: 0..0, panels: &[], columns, slot, scratch: Vec::new() };
         for index in range {
             piece.tiles = even(tiles, down, index / across);
             piece.panels = &panels[even(panels.len(), across, index % across)];
@@ -141,14 +143,21 @@ impl Plan {
             }
             free.extend(&earlier);
             waiting.push((count, sum));
-            for start in (leaf.start..leaf.end.max(leaf.start + 1)).step_by(most) {
-                let terms = start..(start + most).min(leaf.end);
-                let earlier = if terms.end == leaf.end { std::mem::take(&mut earlier) } else { Vec::new() };
-                plan.push(most, Chain { terms, sum, resume: start > leaf.start, earlier });
+            let cuts = leaf.len().div_ceil(most).max(1);
+            for cut in 0..cuts {
+                let Range { start, end } = even(leaf.len(), cuts, cut);
+                let earlier = if end == leaf.len() { std::mem::take(&mut earlier) } else { Vec::new() };
+                let terms = leaf.start + start..leaf.start + end;
+                plan.push(most, Chain { terms, sum, resume: start > 0, earlier });
             }
         }
         plan.result = waiting.pop().map(|(_, sum)| sum);
         plan
+    }
+
+    /// Terms of the longest block.
+    fn most_terms(&self) -> usize {
+        self.blocks.iter().map(|block| block.terms.len()).max().unwrap_or(0)
     }
 
     fn push(&mut self, most: usize, chain: Chain) {
@@ -169,7 +178,9 @@ struct Piece<'a, P> {
     kernel: Kernel,
     tiles: Range<usize>,
     panels: &'a [Panel],
+    /// The panels of one block, in slots of so many values.
     columns: Buffer,
+    slot: usize,
     scratch: Vec<f32>,
 }
 
@@ -187,16 +198,16 @@ impl<P: LeafProduct> Piece<'_, P> {
         let rows =
             self.tiles.start * self.kernel.rows..(self.tiles.end * self.kernel.rows).min(self.product.rows());
         let width: usize = self.panels.iter().map(|panel| panel.width).sum();
-        // For each panel, for each stack, for each sum: [rows][width].
+        // For each stack, for each panel, for each sum: [rows][width].
         let mut sums = Buffer::take(rows.len() * width * plan.sums);
         for block in &plan.blocks {
             self.block(block, rows.clone(), plan.sums, &mut sums);
         }
         let nothing = Buffer::zeros(STACK * self.kernel.rows * self.kernel.width());
         let mut left = &sums[..];
-        for panel in self.panels {
-            for rows in self.stacks() {
-                let size = rows.len() * panel.width;
+        for rows in self.stacks() {
+            for panel in self.panels {
+                let (size, rows) = (rows.len() * panel.width, rows.clone());
                 let (slots, rest) = left.split_at(plan.sums * size);
                 left = rest;
                 let finished = plan.result.map_or(&nothing[..size], |result| &slots[result * size..][..size]);
@@ -212,10 +223,12 @@ impl<P: LeafProduct> Piece<'_, P> {
         let left = product.stage(cpu, all.clone(), block.terms.clone(), &mut scratch);
         let mut earlier: Vec<*const f32> = Vec::new();
         let mut sums = sums;
-        for panel in self.panels {
+        for (panel, slot) in self.panels.iter().zip(self.columns.chunks_mut(self.slot)) {
             let packed = block.terms.len() * panel.width;
-            product.pack_columns(cpu, panel, block.terms.clone(), &mut self.columns[..packed + SLACK]);
-            for rows in self.stacks() {
+            product.pack_columns(cpu, panel, block.terms.clone(), &mut slot[..packed + SLACK]);
+        }
+        for rows in self.stacks() {
+            for (panel, columns) in self.panels.iter().zip(self.columns.chunks(self.slot)) {
                 let size = rows.len() * panel.width;
                 let (slots, rest) = sums.split_at_mut(kept * size);
                 sums = rest;
@@ -231,7 +244,7 @@ impl<P: LeafProduct> Piece<'_, P> {
                             bases: &left.bases[rows.start - all.start..rows.end - all.start],
                             steps: &left.steps[terms.clone()],
                         },
-                        right: &self.columns[terms.start * panel.width..],
+                        right: &columns[terms.start * panel.width..],
                         right_step: panel.width,
                         terms: terms.len(),
                         to: slots.wrapping_add(chain.sum * size),
