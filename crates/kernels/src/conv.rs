@@ -10,9 +10,11 @@
 //! | weight gradient | (channel, tap row, tap column) | filters | positions, in leaves of the batch |
 
 mod direct;
+mod pack;
 mod planes;
 pub mod reference;
 mod weight;
+
 pub mod winograd;
 
 use crate::Cpu;
@@ -20,7 +22,8 @@ use crate::cpu::SharedMut;
 use crate::memory::Kept;
 use crate::product::multiply;
 use crate::sums::{self, Images};
-use direct::{Direct, Target, Weights};
+use direct::{Direct, Target};
+use pack::Weights;
 use planes::{Grid, Patches};
 
 /// The geometry of a convolution. Pairs are (vertical, horizontal).
@@ -165,7 +168,8 @@ pub fn forward_finished(
             step: (1, 1),
         };
         let finish = finish.map(|finish| finish.of_group(group * filters..(group + 1) * filters));
-        let direct = Direct { rows: filters, patches, weights: Weights::Filters(w), target, finish };
+        let weights = Weights::Filters { w, terms: channels * taps.len() };
+        let direct = Direct { rows: filters, patches, weights, target, finish };
         // The room is for one group's.
         multiply(cpu, &direct, keep.filter(|_| conv.groups == 1));
     });

@@ -1,15 +1,15 @@
 //! The product behind the forward pass and the input gradient.
 
 use super::Tap;
+use super::pack::Weights;
 use super::planes::{Grid, Patches, Planes, Run};
+
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{self, Ahead, Output, Panel, Product, SLACK, Strewn, transpose};
+use crate::product::{self, Ahead, Output, Panel, Product, SLACK, Strewn};
 use crate::{Cpu, Task};
 use std::ops::Range;
 
-/// Tiles whose weights of one tap are packed together.
-const TOGETHER: usize = 8;
 /// Rows that are too few to pack pixels for them that serve as they are,
 const FEW: usize = 64;
 /// where a plane has so many pixels that packing takes long: each channel's then lie on another page.
@@ -28,15 +28,6 @@ pub(super) struct Direct<'a> {
     pub(super) target: Target<'a>,
     /// What becomes of the sums, constants of the group.
     pub(super) finish: Option<super::Finish<'a>>,
-}
-
-/// The weights of a group, `w[filter][channel][tap]`.
-#[derive(Clone, Copy)]
-pub(super) enum Weights<'a> {
-    /// A filter a row, terms (channel, tap).
-    Filters(&'a [f32]),
-    /// A channel a row, terms (filter, some of the `taps`).
-    Channels { w: &'a [f32], taps: usize },
 }
 
 /// Where the outputs go: pixels `origin + step·(i, j)` of images `[n, channels, size]`.
@@ -98,34 +89,7 @@ impl Product for Direct<'_> {
     }
 
     fn pack_rows(&self, cpu: &Cpu, rows: Range<usize>, height: usize, terms: Range<usize>, out: &mut [f32]) {
-        let tiles = || rows.clone().step_by(height).map(|start| start..(start + height).min(rows.end));
-        let at = |tile: &Range<usize>| (tile.start - rows.start) * terms.len();
-        match self.weights {
-            Weights::Filters(w) => {
-                let all = self.terms();
-                for tile in tiles() {
-                    let from = &w[tile.start * all + terms.start..];
-                    let out = &mut out[at(&tile)..];
-                    transpose(cpu, (tile.len(), terms.len()), (from, all), (out, tile.len()));
-                }
-            }
-            // Filter by filter, so that memory is read in order. Single taps come so fast that the places written
-            // matter: a few tiles at a time.
-            Weights::Channels { w, taps: all } => {
-                let taps = self.taps();
-                let tiles: Vec<_> = tiles().collect();
-                for some in tiles.chunks(if all == 1 { TOGETHER } else { tiles.len() }) {
-                    for (index, filter) in (terms.start / taps.len()..terms.end / taps.len()).enumerate() {
-                        for tile in some {
-                            let from = &w[(filter * self.rows + tile.start) * all..][..tile.len() * all];
-                            let len = taps.len() * tile.len();
-                            let out = &mut out[at(tile) + index * len..][..len];
-                            pack_taps(cpu, taps, all, from, out);
-                        }
-                    }
-                }
-            }
-        }
+        self.weights.pack(cpu, self.taps(), self.rows, (rows, height), terms, out);
     }
 
     /// Of few terms more columns find room: then fewer pixels are staged twice.
@@ -297,27 +261,6 @@ impl Task for Lines<'_> {
             match finish {
                 Some(finish) => finish.line(row, first + at, Some(line), to),
                 None => to.copy_from_slice(line),
-            }
-        }
-    }
-}
-
-/// The weights `from[row][all taps]` of one filter: `out[tap][row]` for these taps.
-fn pack_taps(cpu: &Cpu, taps: &[Tap], all: usize, from: &[f32], out: &mut [f32]) {
-    let rows = from.len() / all;
-    if all == 1 {
-        // A call would cost more than these few values.
-        let ((pairs, last), (from_pairs, from_last)) = (out.as_chunks_mut::<2>(), from.as_chunks::<2>());
-        for (to, from) in pairs.iter_mut().zip(from_pairs) {
-            *to = *from;
-        }
-        last.copy_from_slice(from_last);
-    } else if taps.len() == all {
-        transpose(cpu, (rows, all), (from, all), (out, rows));
-    } else {
-        for (tap, out) in taps.iter().zip(out.chunks_exact_mut(rows)) {
-            for (i, value) in out.iter_mut().enumerate() {
-                *value = from[i * all + tap.index];
             }
         }
     }
