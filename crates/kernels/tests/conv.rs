@@ -183,10 +183,16 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         Conv { n: 3, c: 115, input: (5, 4), o: 64, ..PLAIN },
         Conv { n: 2, c: 70, input: (9, 8), o: 104, stride: (2, 2), ..PLAIN },
         Conv { n: 4, c: 601, input: (7, 7), o: 112, ..pointwise },
+        // Pixels read where they are staged: groups of positions that each thread stages, the last of another size; fewer
+        // positions than threads, for the outputs and for the input gradient.
+        Conv { n: 3, c: 8, input: (26, 27), o: 64, ..PLAIN },
+        Conv { n: 1, c: 3, input: (1, 2), o: 16, ..PLAIN },
+        Conv { n: 1, c: 16, input: (1, 1), o: 16, stride: (2, 2), ..PLAIN },
         // No image, no pixel, no position, no channel, no filter.
         Conv { c: 0, input: (4, 5), ..PLAIN },
         Conv { o: 0, input: (4, 5), ..PLAIN },
         Conv { n: 0, c: 3, input: (5, 5), o: 4, ..PLAIN },
+        Conv { n: 0, c: 16, input: (5, 5), o: 16, ..PLAIN },
         Conv { n: 2, c: 3, input: (0, 5), o: 4, ..pointwise },
         Conv { n: 2, c: 3, input: (2, 1), o: 4, padding: (0, 0), ..PLAIN },
         // The same with as many positions as fill a panel.

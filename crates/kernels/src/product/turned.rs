@@ -123,7 +123,7 @@ impl<P: Product> Turned<'_, P> {
         let (columns, panels) = (product.columns(), self.panels());
         let groups = columns.div_ceil((SUMS / product.rows()).max(1));
         if groups >= cpu.threads() {
-            let groups = groups.next_multiple_of(cpu.threads());
+            let groups = groups.next_multiple_of(cpu.threads()).min(columns);
             return cpu.for_ranges(groups, 1, |range| {
                 range.for_each(|group| self.run_strewn(even(columns, groups, group), 0..panels, None));
             });
@@ -131,7 +131,7 @@ impl<P: Product> Turned<'_, P> {
         let mut all = product.group(&[Panel::narrow(0..columns)], product.terms());
         product.stage(cpu, &mut all, 0..product.terms());
         let parts = cpu.threads().min(panels);
-        let groups = cpu.threads().div_ceil(parts);
+        let groups = cpu.threads().div_ceil(parts).min(columns);
         cpu.for_ranges(groups * parts, 1, |range| {
             for index in range {
                 let panels = even(panels, parts, index % parts);
