@@ -94,7 +94,7 @@ struct Stack {
     row: usize,
 }
 
-/// A row to be copied: from `from` of channel 0 to `to` of channel 0.
+/// A row to be copied: from `from` of channel 0 to `to` of channel 0. They come in the order in which they are written.
 struct Line {
     from: usize,
     to: usize,
@@ -265,18 +265,35 @@ impl Task for Stage<'_> {
     #[inline(always)]
     fn run(self) {
         let plane = self.patches.size.0 * self.patches.size.1;
-        let gaps = self.lines.iter().map(|line| line.len).sum::<usize>() < self.channel;
         for (index, channel) in self.channels.enumerate() {
             let from = &self.patches.images[channel * plane..];
-            let to = &mut self.scratch[index * self.channel..];
-            if self.fresh && gaps {
-                to[..self.channel].fill(0.0);
-            }
+            let to = &mut self.scratch[index * self.channel..][..self.channel];
+            let mut end = 0;
             for line in self.lines {
+                if self.fresh {
+                    zero(to, end..line.to);
+                    end = line.to + line.len;
+                }
                 let to = &mut to[line.to..line.to + line.len];
                 copy_line(&from[line.from..], self.patches.grid.step.1, to);
             }
+            if self.fresh {
+                zero(to, end..self.channel);
+            }
         }
+    }
+}
+
+/// Writes +0 to a gap between lines, and anything behind it.
+#[inline(always)]
+fn zero(to: &mut [f32], gap: Range<usize>) {
+    if gap.is_empty() {
+        return;
+    }
+    match to[gap.start..].first_chunk_mut::<8>() {
+        // A call costs more than a short gap.
+        Some(eight) if gap.len() <= 8 => *eight = [0.0; 8],
+        _ => to[gap].fill(0.0),
     }
 }
 
