@@ -29,6 +29,10 @@ const KEPT: usize = 1 << 16;
 const PANELS: usize = 8;
 /// Sums of the columns that a thread stages together, about: they stay near the second-level cache.
 const SUMS: usize = 1 << 17;
+/// Columns that are worth staging by themselves.
+const STAGED: usize = 384;
+/// Shares into which work is cut for each thread, so that none waits long for another.
+const SHARES: usize = 2;
 /// Columns whose sums are turned back together: they stay in the first-level cache.
 const BACK: usize = 256;
 
@@ -121,21 +125,28 @@ impl<P: Product> Turned<'_, P> {
     fn share_strewn(&self) {
         let Turned { cpu, product, .. } = *self;
         let (columns, panels) = (product.columns(), self.panels());
+        let shares = SHARES * cpu.threads();
         let groups = columns.div_ceil((SUMS / product.rows()).max(1));
         if groups >= cpu.threads() {
-            let groups = groups.next_multiple_of(cpu.threads()).min(columns);
+            let groups =
+                groups.max(shares.min(columns / STAGED)).next_multiple_of(cpu.threads()).min(columns);
             return cpu.for_ranges(groups, 1, |range| {
                 range.for_each(|group| self.run_strewn(even(columns, groups, group), 0..panels, None));
             });
         }
         let mut all = product.group(&[Panel::narrow(0..columns)], product.terms());
         product.stage(cpu, &mut all, 0..product.terms());
-        let parts = cpu.threads().min(panels);
+        let parts = shares.min(panels);
         let groups = cpu.threads().div_ceil(parts).min(columns);
         cpu.for_ranges(groups * parts, 1, |range| {
-            for index in range {
-                let panels = even(panels, parts, index % parts);
-                self.run_strewn(even(columns, groups, index / parts), panels, Some(&all));
+            let mut next = range.start;
+            while next < range.end {
+                // Neighbouring parts of one group are one.
+                let (group, first) = (next / parts, next % parts);
+                let last = (range.end - next + first).min(parts) - 1;
+                let of_parts = even(panels, parts, first).start..even(panels, parts, last).end;
+                self.run_strewn(even(columns, groups, group), of_parts, Some(&all));
+                next += last + 1 - first;
             }
         });
     }
