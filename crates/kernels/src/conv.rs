@@ -14,7 +14,6 @@ mod pack;
 mod planes;
 pub mod reference;
 mod weight;
-
 pub mod winograd;
 
 use crate::Cpu;

@@ -3,7 +3,6 @@
 use super::Tap;
 use super::pack::Weights;
 use super::planes::{Grid, Patches, Planes, Run};
-
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
 use crate::product::{self, Ahead, Output, Panel, Product, SLACK, Strewn};
