@@ -224,7 +224,11 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
         what: "left operand",
         extents: [product.rows(), product.terms(), product.block(), kernel.rows, 0, 0],
     };
-    let pack = || pack_left(cpu, product, kernel.rows, tiles);
+    let pack = || {
+        let parts = cpu.threads().min(tiles);
+        let rows = |tiles: Range<usize>| tiles.start * kernel.rows..(tiles.end * kernel.rows).min(product.rows());
+        pack_left(cpu, product, parts, |part| (rows(even(tiles, parts, part)), kernel.rows))
+    };
     let kept = keep.and_then(|kept| kept.get(form, pack));
     let packed = (kept.is_none() && groups > 1).then(pack);
     let left = kept.or(packed.as_deref());
@@ -238,19 +242,23 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     });
 }
 
-/// The whole left operand: for each block of k, for each tile of `height` rows, `[k][rows]`.
-fn pack_left(cpu: &Cpu, product: &impl Product, height: usize, tiles: usize) -> Buffer {
+/// The whole left operand: for each block of k, for each tile, `[k][rows of the tile]`. A part is some rows, and the
+/// height of their tiles.
+fn pack_left(
+    cpu: &Cpu,
+    product: &impl Product,
+    parts: usize,
+    part: impl Fn(usize) -> (Range<usize>, usize) + Sync,
+) -> Buffer {
     let (rows, terms) = (product.rows(), product.terms());
     let mut left = Buffer::take(rows * terms);
     let shared = SharedMut::new(&mut left);
     let blocks = terms.div_ceil(product.block());
-    let parts = cpu.threads().min(tiles);
     cpu.for_ranges(blocks * parts, 1, |range| {
         for index in range {
             let start = index / parts * product.block();
             let block = start..(start + product.block()).min(terms);
-            let tiles = even(tiles, parts, index % parts);
-            let part = tiles.start * height..(tiles.end * height).min(rows);
+            let (part, height) = part(index % parts);
             let at = |row: usize| block.start * rows + row * block.len();
             // SAFETY: every part is other rows of other terms.
             let out = unsafe { shared.slice(at(part.start)..at(part.end)) };

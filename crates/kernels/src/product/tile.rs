@@ -281,6 +281,17 @@ unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>
     }
 }
 
+/// Repeats the body for every row, unrolled here, since the compiler keeps sums in registers only where it unrolls early.
+macro_rules! each_row {
+    ($i:ident < $rows:ident, $body:block) => { each_row!(@ $i $rows $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13) };
+    (@ $i:ident $rows:ident $body:block $($n:literal)*) => {
+        $(if $n < $rows {
+            let $i = $n;
+            $body
+        })*
+    };
+}
+
 /// # Safety
 /// As [`stack`], for `ROWS` rows.
 #[inline(always)]
@@ -291,26 +302,26 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(r
         let c = raw.c.wrapping_add(first * raw.stride);
         let at = |i: usize, j: usize| i * raw.stride + j * V::COUNT;
         if raw.resume {
-            for i in 0..ROWS {
+            each_row!(i < ROWS, {
                 for j in 0..WIDE {
                     sums[i][j] = V::load(c.add(at(i, j)));
                 }
-            }
+            });
         } else {
             // The lines arrive while the sums are computed.
-            for i in 0..ROWS {
+            each_row!(i < ROWS, {
                 for j in 0..WIDE {
                     prefetch_to_write(c.wrapping_add(at(i, j)));
                 }
-            }
+            });
         }
         if !raw.residual.is_null() {
             let residual = raw.residual.wrapping_add(first * raw.stride);
-            for i in 0..ROWS {
+            each_row!(i < ROWS, {
                 for j in 0..WIDE {
                     prefetch(residual.wrapping_add(at(i, j)));
                 }
-            }
+            });
         }
         let mut left = L::of(raw, first);
         let mut b = raw.b;
@@ -319,26 +330,26 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(r
             for j in 0..WIDE {
                 columns[j] = V::load(b.add(j * V::COUNT));
             }
-            for i in 0..ROWS {
+            each_row!(i < ROWS, {
                 let row = V::splat(left.value(i));
                 for j in 0..WIDE {
                     sums[i][j] = row.fma(columns[j], sums[i][j]);
                 }
-            }
+            });
             left.advance();
             b = b.wrapping_add(raw.b_step);
         }
         for index in 0..raw.earlier_len {
             let earlier = (*raw.earlier.add(index)).wrapping_add(first * raw.stride);
-            for i in 0..ROWS {
+            each_row!(i < ROWS, {
                 for j in 0..WIDE {
                     sums[i][j] = V::load(earlier.add(at(i, j))).add(sums[i][j]);
                 }
-            }
+            });
         }
         if !raw.scale.is_null() {
             let residual = raw.residual.wrapping_add(first * raw.stride);
-            for i in 0..ROWS {
+            each_row!(i < ROWS, {
                 let of_row = |constants: *const f32| V::splat(*constants.add(first + i));
                 let (scale, shift) = (of_row(raw.scale), of_row(raw.shift));
                 for j in 0..WIDE {
@@ -348,13 +359,13 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(r
                     }
                     sums[i][j] = if raw.relu { sum.relu() } else { sum };
                 }
-            }
+            });
         }
-        for i in 0..ROWS {
+        each_row!(i < ROWS, {
             for j in 0..WIDE {
                 sums[i][j].store(c.add(at(i, j)));
             }
-        }
+        });
     }
 }
 

@@ -45,12 +45,12 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: 
         return false;
     }
     let kernel = kernel.even_over(rows);
-    let panels = rows.div_ceil(kernel.width());
+    let panels = panels(&kernel, rows);
     let form = Form {
         what: "panels of the left operand",
         extents: [rows, terms, product.block(), kernel.width(), kernel.lanes, 0],
     };
-    let pack = || pack_left(cpu, product, kernel.width(), panels);
+    let pack = || pack_left(cpu, product, panels, |panel| (of_panel(&kernel, rows, panel), kernel.width()));
     let kept = keep.and_then(|kept| kept.get(form, pack));
     if strewn {
         let now = kept.is_none().then(pack);
@@ -73,6 +73,17 @@ fn height(rows: usize, most: usize) -> usize {
     (most.div_ceil(2).max(1)..=most).rev().min_by_key(cost).unwrap_or(most)
 }
 
+/// Panels of so many rows.
+fn panels(kernel: &Kernel, rows: usize) -> usize {
+    rows.div_ceil(kernel.width())
+}
+
+/// The rows of a panel: whole registers, as even as can be, so that threads can share the panels evenly.
+fn of_panel(kernel: &Kernel, rows: usize, panel: usize) -> Range<usize> {
+    let registers = even(rows / kernel.lanes, panels(kernel, rows), panel);
+    registers.start * kernel.lanes..registers.end * kernel.lanes
+}
+
 /// A product whose left operand is packed in panels.
 struct Turned<'a, P> {
     cpu: &'a Cpu,
@@ -83,13 +94,11 @@ struct Turned<'a, P> {
 
 impl<P: Product> Turned<'_, P> {
     fn panels(&self) -> usize {
-        self.product.rows().div_ceil(self.kernel.width())
+        panels(&self.kernel, self.product.rows())
     }
 
-    /// The rows of a panel.
     fn of_panel(&self, panel: usize) -> Range<usize> {
-        let width = self.kernel.width();
-        panel * width..((panel + 1) * width).min(self.product.rows())
+        of_panel(&self.kernel, self.product.rows(), panel)
     }
 
     /// The blocks of k.
@@ -105,11 +114,11 @@ impl<P: Product> Turned<'_, P> {
 
     /// Columns that are packed, by all threads together, which then share the panels.
     fn share_packed(&self) {
-        let (columns, panels, threads) = (self.product.columns(), self.panels(), self.cpu.threads());
+        let columns = self.product.columns();
         let left = self.pack_columns();
-        let groups = (4 * threads).max(panels.div_ceil(PANELS)).min(panels);
-        self.cpu.for_ranges(groups, 1, |range| {
-            for panels in range.map(|group| even(panels, groups, group)) {
+        self.cpu.for_ranges(self.panels(), 1, |range| {
+            for start in range.clone().step_by(PANELS) {
+                let panels = start..(start + PANELS).min(range.end);
                 let mut sums = self.room(columns, &panels);
                 for block in self.blocks() {
                     let left = &left[block.start * columns..][..columns * block.len()];
@@ -136,8 +145,8 @@ impl<P: Product> Turned<'_, P> {
         }
         let mut all = product.group(&[Panel::narrow(0..columns)], product.terms());
         product.stage(cpu, &mut all, 0..product.terms());
-        let parts = shares.min(panels);
-        let groups = cpu.threads().div_ceil(parts).min(columns);
+        let parts = panels;
+        let groups = shares.div_ceil(parts).min(columns);
         cpu.for_ranges(groups * parts, 1, |range| {
             let mut next = range.start;
             while next < range.end {
