@@ -226,7 +226,8 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     };
     let pack = || {
         let parts = cpu.threads().min(tiles);
-        let rows = |tiles: Range<usize>| tiles.start * kernel.rows..(tiles.end * kernel.rows).min(product.rows());
+        let rows =
+            |tiles: Range<usize>| tiles.start * kernel.rows..(tiles.end * kernel.rows).min(product.rows());
         pack_left(cpu, product, parts, |part| (rows(even(tiles, parts, part)), kernel.rows))
     };
     let kept = keep.and_then(|kept| kept.get(form, pack));
@@ -358,6 +359,7 @@ impl<'a, P: Product> Work<'a, P> {
                     left: Left::Packed(&left[packed]),
                     right,
                     right_step,
+                    next: None,
                     terms: block.len(),
                     to,
                     stride,

@@ -75,6 +75,7 @@ impl Tiles {
             left: Left::Even { data, row, term },
             right,
             right_step: width,
+            next: None,
             terms,
             to: sums.to,
             stride: sums.stride,

@@ -39,6 +39,18 @@ pub(crate) fn prefetch(at: *const f32) {
     let _ = at;
 }
 
+/// Asks for the cache line at `at`, which will be read later: the second-level cache will do.
+#[inline(always)]
+pub(crate) fn prefetch_far(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; it cannot fault.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    let _ = at;
+}
+
 /// Asks for the cache line at `at`, which will be written.
 #[inline(always)]
 pub(crate) fn prefetch_to_write(at: *const f32) {

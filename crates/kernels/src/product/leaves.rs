@@ -246,6 +246,7 @@ impl<P: LeafProduct> Piece<'_, P> {
                         },
                         right: &columns[terms.start * panel.width..],
                         right_step: panel.width,
+                        next: None,
                         terms: terms.len(),
                         to: slots.wrapping_add(chain.sum * size),
                         stride: panel.width,

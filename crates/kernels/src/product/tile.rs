@@ -1,6 +1,6 @@
 //! The tile of outputs in registers, and the loop over k that computes it.
 
-use super::lanes::{Lanes, Plain, prefetch, prefetch_to_write};
+use super::lanes::{Lanes, Plain, prefetch, prefetch_far, prefetch_to_write};
 use crate::{Cpu, Isa, perturb};
 
 /// What one call reads and writes: tiles stacked one below the other, which share the right operand. To call for each
@@ -11,6 +11,8 @@ pub(super) struct Tile<'a> {
     /// The right operand: value (k, j) at `right[k·right_step + j]`.
     pub(super) right: &'a [f32],
     pub(super) right_step: usize,
+    /// The right operand of the tiles to come, if it lies as this one does: it arrives while the sums are computed.
+    pub(super) next: Option<&'a [f32]>,
     /// The number of terms.
     pub(super) terms: usize,
     /// Where the outputs go: row i at `to + i·stride`.
@@ -58,6 +60,8 @@ struct Raw {
     term: usize,
     b: *const f32,
     b_step: usize,
+    /// From the right operand to the one to come.
+    next: isize,
     terms: usize,
     c: *mut f32,
     stride: usize,
@@ -165,6 +169,9 @@ impl Kernel {
             term: apart.1,
             b: tile.right.as_ptr(),
             b_step: tile.right_step,
+            next: tile
+                .next
+                .map_or(0, |next| (next.as_ptr() as isize).wrapping_sub(tile.right.as_ptr() as isize)),
             terms: tile.terms,
             c: tile.to,
             stride: tile.stride,
@@ -277,7 +284,7 @@ unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>
 ) {
     for tile in 0..tiles {
         // SAFETY: the caller's promise.
-        unsafe { one::<V, L, ROWS, WIDE>(raw, first + tile * ROWS) }
+        unsafe { one::<V, L, ROWS, WIDE>(raw, first + tile * ROWS, tile % WIDE) }
     }
 }
 
@@ -293,9 +300,13 @@ macro_rules! each_row {
 }
 
 /// # Safety
-/// As [`stack`], for `ROWS` rows.
+/// As [`stack`], for `ROWS` rows. Of the right operand to come it asks for register `turn`.
 #[inline(always)]
-unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize) {
+unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
+    raw: &Raw,
+    first: usize,
+    turn: usize,
+) {
     // SAFETY: every address stays inside what the caller promised.
     unsafe {
         let mut sums = [[V::splat(0.0); WIDE]; ROWS];
@@ -325,7 +336,9 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(r
         }
         let mut left = L::of(raw, first);
         let mut b = raw.b;
+        let next = raw.next.wrapping_add((turn * size_of::<V>()) as isize);
         for _ in 0..raw.terms {
+            prefetch_far(b.wrapping_byte_offset(next));
             let mut columns = [V::splat(0.0); WIDE];
             for j in 0..WIDE {
                 columns[j] = V::load(b.add(j * V::COUNT));

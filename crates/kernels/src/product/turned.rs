@@ -101,6 +101,13 @@ impl<P: Product> Turned<'_, P> {
         of_panel(&self.kernel, self.product.rows(), panel)
     }
 
+    /// A panel for one block of k.
+    fn right(&self, panel: usize, block: &Range<usize>) -> &[f32] {
+        let rows = self.of_panel(panel);
+        &self.right[block.start * self.product.rows() + rows.start * block.len()..]
+            [..rows.len() * block.len()]
+    }
+
     /// The blocks of k.
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<P> {
         let (terms, block) = (self.product.terms(), self.product.block());
@@ -191,23 +198,28 @@ impl<P: Product> Turned<'_, P> {
         sums: &mut [f32],
     ) {
         let kernel = self.kernel.of_height(height(columns, self.kernel.rows));
+        let after = block.end..(block.end + self.product.block()).min(self.product.terms());
         for (panel, sums) in panels.clone().zip(sums.chunks_mut(columns * kernel.width())) {
-            let of_panel = self.of_panel(panel);
-            let right = &self.right[block.start * self.product.rows() + of_panel.start * block.len()..];
+            let width = self.of_panel(panel).len();
+            let next = match panel + 1 < panels.end {
+                true => self.right(panel + 1, &block),
+                false => self.right(panels.start, &after),
+            };
             let tile = Tile {
                 left,
-                right: &right[..of_panel.len() * block.len()],
-                right_step: of_panel.len(),
+                right: self.right(panel, &block),
+                right_step: width,
+                next: Some(next),
                 terms: block.len(),
                 to: sums.as_mut_ptr(),
-                stride: of_panel.len(),
+                stride: width,
                 resume: block.start > 0,
                 earlier: &[],
                 finish: None,
             };
             // SAFETY: the slice holds the sums of these columns and of the panel; `Strewn::new` measured a left operand
             // that lies anywhere.
-            unsafe { kernel.run(columns, of_panel.len(), &tile) };
+            unsafe { kernel.run(columns, width, &tile) };
         }
     }
 
