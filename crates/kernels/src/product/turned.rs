@@ -262,3 +262,28 @@ impl<P: Product> Turned<'_, P> {
         packed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{of_panel, panels};
+    use crate::product::tile::Kernel;
+    use crate::{Cpu, Isa};
+
+    #[test]
+    fn panels_hold_every_row_once_and_differ_by_a_register_at_most() {
+        for isa in Isa::present() {
+            let kernel = Kernel::of(&Cpu::new(isa, 1).unwrap());
+            for registers in 1..=40 {
+                let rows = registers * kernel.lanes;
+                let kernel = kernel.even_over(rows);
+                let cut: Vec<_> = (0..panels(&kernel, rows)).map(|p| of_panel(&kernel, rows, p)).collect();
+                let ends = cut.iter().map(|panel| panel.end);
+                assert!(std::iter::once(0).chain(ends).eq(cut.iter().map(|p| p.start).chain([rows])));
+                let (least, most) = cut
+                    .iter()
+                    .fold((rows, 0), |(least, most), panel| (panel.len().min(least), panel.len().max(most)));
+                assert!(most <= kernel.width() && most - least <= kernel.lanes, "{rows} rows: {cut:?}");
+            }
+        }
+    }
+}
