@@ -378,3 +378,27 @@ impl<'a, P: Product> Work<'a, P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Kernel, Panel};
+    use crate::{Cpu, Isa};
+
+    #[test]
+    fn panels_hold_every_column_once_and_differ_by_a_register_at_most() {
+        for isa in Isa::present() {
+            let kernel = Kernel::of(&Cpu::new(isa, 1).unwrap());
+            for registers in 1..=40 {
+                let columns = registers * kernel.lanes;
+                let cut = Panel::cut(columns, &kernel);
+                let ends = cut.iter().map(|panel| panel.columns.end);
+                let starts = cut.iter().map(|panel| panel.columns.start);
+                assert!(std::iter::once(0).chain(ends).eq(starts.chain([columns])));
+                let (least, most) = cut.iter().fold((columns, 0), |(least, most), panel| {
+                    (panel.width.min(least), panel.width.max(most))
+                });
+                assert!(most <= kernel.width() && most - least <= kernel.lanes, "{columns} columns: {cut:?}");
+            }
+        }
+    }
+}

@@ -27,40 +27,30 @@ pub(crate) trait Lanes: Copy {
     unsafe fn relu(self) -> Self;
 }
 
-/// Asks for the cache line at `at`, which will be read. Any address will do: nothing is read here.
-#[inline(always)]
-pub(crate) fn prefetch(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; it cannot fault.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    let _ = at;
+/// Hints to the caches. Any address will do: nothing is read or written here.
+macro_rules! hints {
+    ($($(#[$doc:meta])* $name:ident: $hint:ident;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) fn $name(at: *const f32) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint; it cannot fault.
+            unsafe {
+                use std::arch::x86_64::{$hint, _mm_prefetch};
+                _mm_prefetch::<$hint>(at.cast());
+            }
+            let _ = at;
+        }
+    )*};
 }
 
-/// Asks for the cache line at `at`, which will be read later: the second-level cache will do.
-#[inline(always)]
-pub(crate) fn prefetch_far(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; it cannot fault.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(at.cast());
-    }
-    let _ = at;
-}
-
-/// Asks for the cache line at `at`, which will be written.
-#[inline(always)]
-pub(crate) fn prefetch_to_write(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; it cannot fault.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>(at.cast());
-    }
-    let _ = at;
+hints! {
+    /// Asks for the cache line at `at`, which will be read.
+    prefetch: _MM_HINT_T0;
+    /// Asks for the cache line at `at`, which will be read later: the second-level cache will do.
+    prefetch_far: _MM_HINT_T1;
+    /// Asks for the cache line at `at`, which will be written.
+    prefetch_to_write: _MM_HINT_ET0;
 }
 
 /// No vector instructions assumed.

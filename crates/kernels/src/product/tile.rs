@@ -60,7 +60,7 @@ struct Raw {
     term: usize,
     b: *const f32,
     b_step: usize,
-    /// From the right operand to the one to come.
+    /// From the right operand to the one to come, in bytes; 0 where there is none, to ask for what is there.
     next: isize,
     terms: usize,
     c: *mut f32,
@@ -113,12 +113,6 @@ impl Kernel {
     /// The same with tiles of fewer rows.
     pub(super) fn of_height(self, rows: usize) -> Kernel {
         Kernel { rows: rows.min(self.rows), ..self }
-    }
-
-    /// The same with panels of fewer registers, if so many columns, a multiple of the lanes, are cut more evenly then.
-    pub(super) fn even_over(self, columns: usize) -> Kernel {
-        let registers = columns / self.lanes;
-        Kernel { wide: registers.div_ceil(registers.div_ceil(self.wide).max(1)).max(1), ..self }
     }
 
     /// Columns of a tile at most.
@@ -290,7 +284,7 @@ unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>
 
 /// Repeats the body for every row, unrolled here, since the compiler keeps sums in registers only where it unrolls early.
 macro_rules! each_row {
-    ($i:ident < $rows:ident, $body:block) => { each_row!(@ $i $rows $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13) };
+    ($i:ident < $rows:ident, $body:block) => { each_row!(@ $i $rows $body 0 1 2 3 4 5 6 7) };
     (@ $i:ident $rows:ident $body:block $($n:literal)*) => {
         $(if $n < $rows {
             let $i = $n;
@@ -307,6 +301,7 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
     first: usize,
     turn: usize,
 ) {
+    const { assert!(ROWS <= 8, "more rows than `each_row` repeats") };
     // SAFETY: every address stays inside what the caller promised.
     unsafe {
         let mut sums = [[V::splat(0.0); WIDE]; ROWS];

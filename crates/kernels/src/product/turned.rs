@@ -44,20 +44,20 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: 
     if terms == 0 || !(strewn || packed) || !rows.is_multiple_of(kernel.lanes) {
         return false;
     }
-    let kernel = kernel.even_over(rows);
-    let panels = panels(&kernel, rows);
+    let panels = Panel::cut(rows, &kernel);
     let form = Form {
         what: "panels of the left operand",
         extents: [rows, terms, product.block(), kernel.width(), kernel.lanes, 0],
     };
-    let pack = || pack_left(cpu, product, panels, |panel| (of_panel(&kernel, rows, panel), kernel.width()));
+    let part = |panel: usize| (panels[panel].columns.clone(), panels[panel].width);
+    let pack = || pack_left(cpu, product, panels.len(), part);
     let kept = keep.and_then(|kept| kept.get(form, pack));
     if strewn {
         let now = kept.is_none().then(pack);
         let right = kept.or(now.as_deref()).unwrap_or_default();
-        Turned { cpu, product, kernel, right }.share_strewn();
+        Turned { cpu, product, kernel, panels: &panels, right }.share_strewn();
     } else if let Some(right) = kept {
-        Turned { cpu, product, kernel, right }.share_packed();
+        Turned { cpu, product, kernel, panels: &panels, right }.share_packed();
     }
     strewn || kept.is_some()
 }
@@ -73,37 +73,20 @@ fn height(rows: usize, most: usize) -> usize {
     (most.div_ceil(2).max(1)..=most).rev().min_by_key(cost).unwrap_or(most)
 }
 
-/// Panels of so many rows.
-fn panels(kernel: &Kernel, rows: usize) -> usize {
-    rows.div_ceil(kernel.width())
-}
-
-/// The rows of a panel: whole registers, as even as can be, so that threads can share the panels evenly.
-fn of_panel(kernel: &Kernel, rows: usize, panel: usize) -> Range<usize> {
-    let registers = even(rows / kernel.lanes, panels(kernel, rows), panel);
-    registers.start * kernel.lanes..registers.end * kernel.lanes
-}
-
 /// A product whose left operand is packed in panels.
 struct Turned<'a, P> {
     cpu: &'a Cpu,
     product: &'a P,
     kernel: Kernel,
+    /// Of rows of the product.
+    panels: &'a [Panel],
     right: &'a [f32],
 }
 
 impl<P: Product> Turned<'_, P> {
-    fn panels(&self) -> usize {
-        panels(&self.kernel, self.product.rows())
-    }
-
-    fn of_panel(&self, panel: usize) -> Range<usize> {
-        of_panel(&self.kernel, self.product.rows(), panel)
-    }
-
     /// A panel for one block of k.
     fn right(&self, panel: usize, block: &Range<usize>) -> &[f32] {
-        let rows = self.of_panel(panel);
+        let rows = &self.panels[panel].columns;
         &self.right[block.start * self.product.rows() + rows.start * block.len()..]
             [..rows.len() * block.len()]
     }
@@ -116,14 +99,14 @@ impl<P: Product> Turned<'_, P> {
 
     /// Room for the sums of so many columns: for each panel `[columns][width of the panel]`.
     fn room(&self, columns: usize, panels: &Range<usize>) -> Buffer {
-        Buffer::take(columns * self.kernel.width() * panels.len())
+        Buffer::take(columns * Panel::all(&self.panels[panels.clone()]).len())
     }
 
     /// Columns that are packed, by all threads together, which then share the panels.
     fn share_packed(&self) {
         let columns = self.product.columns();
         let left = self.pack_columns();
-        self.cpu.for_ranges(self.panels(), 1, |range| {
+        self.cpu.for_ranges(self.panels.len(), 1, |range| {
             for start in range.clone().step_by(PANELS) {
                 let panels = start..(start + PANELS).min(range.end);
                 let mut sums = self.room(columns, &panels);
@@ -140,7 +123,7 @@ impl<P: Product> Turned<'_, P> {
     /// staged first, by all threads together, which then share the panels too.
     fn share_strewn(&self) {
         let Turned { cpu, product, .. } = *self;
-        let (columns, panels) = (product.columns(), self.panels());
+        let (columns, panels) = (product.columns(), self.panels.len());
         let shares = SHARES * cpu.threads();
         let groups = columns.div_ceil((SUMS / product.rows()).max(1));
         if groups >= cpu.threads() {
@@ -152,17 +135,15 @@ impl<P: Product> Turned<'_, P> {
         }
         let mut all = product.group(&[Panel::narrow(0..columns)], product.terms());
         product.stage(cpu, &mut all, 0..product.terms());
-        let parts = panels;
-        let groups = shares.div_ceil(parts).min(columns);
-        cpu.for_ranges(groups * parts, 1, |range| {
+        let groups = shares.div_ceil(panels).min(columns);
+        cpu.for_ranges(groups * panels, 1, |range| {
             let mut next = range.start;
             while next < range.end {
-                // Neighbouring parts of one group are one.
-                let (group, first) = (next / parts, next % parts);
-                let last = (range.end - next + first).min(parts) - 1;
-                let of_parts = even(panels, parts, first).start..even(panels, parts, last).end;
-                self.run_strewn(even(columns, groups, group), of_parts, Some(&all));
-                next += last + 1 - first;
+                // Neighbouring panels meet the same columns.
+                let (group, first) = (next / panels, next % panels);
+                let count = (range.end - next).min(panels - first);
+                self.run_strewn(even(columns, groups, group), first..first + count, Some(&all));
+                next += count;
             }
         });
     }
@@ -199,8 +180,11 @@ impl<P: Product> Turned<'_, P> {
     ) {
         let kernel = self.kernel.of_height(height(columns, self.kernel.rows));
         let after = block.end..(block.end + self.product.block()).min(self.product.terms());
-        for (panel, sums) in panels.clone().zip(sums.chunks_mut(columns * kernel.width())) {
-            let width = self.of_panel(panel).len();
+        let mut left_over = sums;
+        for panel in panels.clone() {
+            let width = self.panels[panel].width;
+            let (sums, rest) = left_over.split_at_mut(columns * width);
+            left_over = rest;
             let next = match panel + 1 < panels.end {
                 true => self.right(panel + 1, &block),
                 false => self.right(panels.start, &after),
@@ -225,10 +209,12 @@ impl<P: Product> Turned<'_, P> {
 
     /// Turns finished sums back and stores them.
     fn store(&self, columns: Range<usize>, panels: Range<usize>, sums: &[f32]) {
-        let (count, width) = (columns.len(), self.kernel.width());
-        let mut turned = Buffer::take(BACK.min(count) * width);
-        for (panel, sums) in panels.zip(sums.chunks(count * width)) {
-            let rows = self.of_panel(panel);
+        let count = columns.len();
+        let mut turned = Buffer::take(BACK.min(count) * self.kernel.width());
+        let mut left_over = sums;
+        for Panel { columns: rows, width } in &self.panels[panels] {
+            let (sums, rest) = left_over.split_at(count * width);
+            left_over = rest;
             for start in (0..count).step_by(BACK) {
                 let some = Panel::narrow(columns.start + start..columns.start + (start + BACK).min(count));
                 let (from, to) = (&sums[start * rows.len()..], &mut turned[..some.width * rows.len()]);
@@ -260,30 +246,5 @@ impl<P: Product> Turned<'_, P> {
             }
         });
         packed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{of_panel, panels};
-    use crate::product::tile::Kernel;
-    use crate::{Cpu, Isa};
-
-    #[test]
-    fn panels_hold_every_row_once_and_differ_by_a_register_at_most() {
-        for isa in Isa::present() {
-            let kernel = Kernel::of(&Cpu::new(isa, 1).unwrap());
-            for registers in 1..=40 {
-                let rows = registers * kernel.lanes;
-                let kernel = kernel.even_over(rows);
-                let cut: Vec<_> = (0..panels(&kernel, rows)).map(|p| of_panel(&kernel, rows, p)).collect();
-                let ends = cut.iter().map(|panel| panel.end);
-                assert!(std::iter::once(0).chain(ends).eq(cut.iter().map(|p| p.start).chain([rows])));
-                let (least, most) = cut
-                    .iter()
-                    .fold((rows, 0), |(least, most), panel| (panel.len().min(least), panel.len().max(most)));
-                assert!(most <= kernel.width() && most - least <= kernel.lanes, "{rows} rows: {cut:?}");
-            }
-        }
     }
 }
