@@ -328,6 +328,10 @@ impl<'a, T> SharedMut<'a, T> {
         SharedMut { start: slice.as_mut_ptr(), len: slice.len(), exclusive: std::marker::PhantomData }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Where `range` starts, for writing that this borrow does not follow: at most the elements of the range.
     ///
     /// # Panics

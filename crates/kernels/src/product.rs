@@ -22,7 +22,6 @@ mod transpose;
 mod turned;
 
 pub(crate) use batched::{Rows, Sums, Tiles};
-pub(crate) use lanes::prefetch;
 pub(crate) use leaves::{LeafProduct, Strewn, multiply_leaves};
 pub(crate) use transpose::{transpose, transpose_to};
 
@@ -35,7 +34,7 @@ use tile::{Kernel, Left, Tile};
 
 /// Columns whose panels a thread packs together for each block of k: at least, and at most. They stay in the
 /// second-level cache while all rows meet them, and each in the first-level cache while some rows do.
-pub(crate) const GROUP: (usize, usize) = (128, 192);
+pub(crate) const GROUP: (usize, usize) = (64, 192);
 /// Rows that all panels of a group meet before the next rows do, about: packed, they stay in the second-level cache
 /// beside the panels.
 const ROWS: usize = 96;
@@ -45,6 +44,8 @@ const STACK: usize = 8;
 pub(crate) fn block() -> usize {
     crate::perturb::block(256)
 }
+/// Values of a cache line.
+pub(crate) const LINE: usize = 16;
 /// Values behind a panel in its slot, so that packing may write whole registers.
 pub(crate) const SLACK: usize = 16;
 
@@ -99,6 +100,12 @@ pub(crate) trait Product: Sync {
     fn finish(&self, _rows: Range<usize>, _place: usize) -> Option<Finish<'_>> {
         None
     }
+    /// Whether operands and outputs are too large to lie in a near cache.
+    fn is_far(&self) -> bool {
+        false
+    }
+    /// The cache lines in which some outputs will be stored soon, and what will be added to them.
+    fn touched(&self, _columns: Range<usize>, _rows: Range<usize>, _lines: &mut Vec<*const f32>) {}
     /// Takes a tile `[rows.len()][panel.width]` of sums of a panel that has no place. Tiles of one product never overlap.
     fn store(&self, cpu: &Cpu, panel: &Panel, rows: Range<usize>, tile: &[f32]);
 }
@@ -110,14 +117,14 @@ pub(crate) struct Output<'a> {
     pub(crate) stride: usize,
 }
 
-/// Lines of the cache that will be wanted soon, asked for a few at a time.
+/// Cache lines that will be wanted soon.
 pub(crate) struct Ahead {
     /// Where the lines of the first term lie.
     pub(crate) lines: Vec<*const f32>,
     /// From one term to the next.
     pub(crate) step: usize,
     pub(crate) terms: usize,
-    /// Lines asked for.
+    /// How far they have been asked for: term, and line.
     pub(crate) asked: (usize, usize),
 }
 
@@ -126,9 +133,8 @@ impl Ahead {
         self.lines.len() * self.terms
     }
 
-    /// Asks for the next `count` lines, term by term.
-    #[inline]
-    fn ask(&mut self, count: usize) {
+    /// The next `count` lines, term by term.
+    fn next(&mut self, count: usize, lines: &mut Vec<*const f32>) {
         let (mut term, mut line) = self.asked;
         for _ in 0..count {
             if line == self.lines.len() {
@@ -137,7 +143,7 @@ impl Ahead {
             if term >= self.terms {
                 break;
             }
-            prefetch(self.lines[line].wrapping_add(term * self.step));
+            lines.push(self.lines[line].wrapping_add(term * self.step));
             line += 1;
         }
         self.asked = (term, line);
@@ -173,8 +179,14 @@ impl Panel {
 
     /// Cuts columns into panels of at most `wide` registers, as even as they can be.
     fn cut(columns: usize, kernel: &Kernel) -> Vec<Panel> {
+        Panel::cut_for(1, columns, kernel)
+    }
+
+    /// The same for threads that share the panels one by one, each as many where there are several for each.
+    fn cut_for(threads: usize, columns: usize, kernel: &Kernel) -> Vec<Panel> {
         let registers = columns.div_ceil(kernel.lanes);
-        let count = registers.div_ceil(kernel.wide);
+        let least = registers.div_ceil(kernel.wide);
+        let count = if least >= 4 * threads { least.next_multiple_of(threads).min(registers) } else { least };
         let start = |panel: usize| panel * registers / count * kernel.lanes;
         (0..count)
             .map(|panel| {
@@ -190,11 +202,13 @@ pub(crate) fn even(count: usize, parts: usize, part: usize) -> Range<usize> {
     part * count / parts..(part + 1) * count / parts
 }
 
+/// A range in pieces of `by`, the last of what is left.
+fn cut(all: Range<usize>, by: usize) -> impl Iterator<Item = Range<usize>> {
+    all.clone().step_by(by).map(move |first| first..(first + by).min(all.end))
+}
+
 /// Panels and stacks of tiles in the order in which they meet: a few tiles meet each panel, then the next few.
 fn order(tiles: Range<usize>, few: usize, panels: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
-    let cut = |all: Range<usize>, by: usize| {
-        all.clone().step_by(by).map(move |first| first..(first + by).min(all.end))
-    };
     cut(tiles, few).flat_map(move |some| {
         (0..panels).flat_map(move |panel| cut(some.clone(), STACK).map(move |stack| (panel, stack)))
     })
@@ -209,10 +223,10 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     if turned::multiply(cpu, product, kernel, keep) {
         return;
     }
-    let all = Panel::cut(product.columns(), &kernel);
+    let all = Panel::cut_for(cpu.threads(), product.columns(), &kernel);
     // Threads share the groups of panels. Where these are few they share the rows, and each packs all columns.
     let enough = 8 * cpu.threads();
-    let group = (product.columns() / enough).clamp(GROUP.0, product.together()) / kernel.width();
+    let group = ((product.columns() / enough).clamp(GROUP.0, product.together()) / kernel.width()).max(1);
     let groups = all.len().div_ceil(group);
     // No thread waits for the last group of another.
     let groups =
@@ -226,9 +240,8 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     };
     let pack = || {
         let parts = cpu.threads().min(tiles);
-        let rows =
-            |tiles: Range<usize>| tiles.start * kernel.rows..(tiles.end * kernel.rows).min(product.rows());
-        pack_left(cpu, product, parts, |part| (rows(even(tiles, parts, part)), kernel.rows))
+        let rows = |part| kernel.rows_of(even(tiles, parts, part), product.rows());
+        pack_left(cpu, product, parts, |part| (rows(part), kernel.rows))
     };
     let kept = keep.and_then(|kept| kept.get(form, pack));
     let packed = (kept.is_none() && groups > 1).then(pack);
@@ -307,7 +320,7 @@ impl<'a, P: Product> Work<'a, P> {
         let (cpu, product, kernel, terms) = (self.cpu, self.product, self.kernel, self.product.terms());
         let mut group = product.group(panels, product.block());
         let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
-        let all = tiles.start * kernel.rows..(tiles.end * kernel.rows).min(product.rows());
+        let all = kernel.rows_of(tiles.clone(), product.rows());
         let several = terms > product.block();
         for start in (0..terms.max(1)).step_by(product.block()) {
             let block = start..(start + product.block()).min(terms);
@@ -332,13 +345,14 @@ impl<'a, P: Product> Work<'a, P> {
                 false => product.ahead(next.clone(), 0..product.block().min(terms)),
             };
             let share = ahead.as_ref().map_or(0, |ahead| ahead.len().div_ceil(tiles.len() * panels.len()));
-            let mut kept = 0;
+            let (mut kept, mut asked) = (0, Vec::new());
             for (index, stack) in order(tiles.clone(), (ROWS / kernel.rows).max(1), panels.len()) {
+                asked.clear();
                 if let Some(ahead) = &mut ahead {
-                    ahead.ask(share * stack.len());
+                    ahead.next(share * stack.len(), &mut asked);
                 }
                 let (panel, place) = (&panels[index], places[index]);
-                let rows = stack.start * kernel.rows..(stack.end * kernel.rows).min(product.rows());
+                let rows = kernel.rows_of(stack.clone(), product.rows());
                 let packed = (rows.start - all.start) * block.len()..(rows.end - all.start) * block.len();
                 let unplaced = kept..kept + rows.len() * panel.width;
                 let (to, stride) = match place {
@@ -351,6 +365,18 @@ impl<'a, P: Product> Work<'a, P> {
                     None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
                 };
                 let last = block.end == terms;
+                let finish = place.filter(|_| last).and_then(|place| product.finish(rows.clone(), place));
+                if place.is_some() && !asked.is_empty() {
+                    let residual = finish.map_or(std::ptr::null(), |finish| finish.residual);
+                    let lines = (0..rows.len())
+                        .flat_map(|row| (0..panel.width).step_by(LINE).map(move |at| row * stride + at));
+                    for at in lines {
+                        asked.push(to.wrapping_add(at).cast_const());
+                        if !residual.is_null() {
+                            asked.push(residual.wrapping_add(at));
+                        }
+                    }
+                }
                 let (right, right_step) = match &as_it_is {
                     Some(panels) => panels[index],
                     None => (&self.columns[index * self.slot..], panel.width),
@@ -360,12 +386,13 @@ impl<'a, P: Product> Work<'a, P> {
                     right,
                     right_step,
                     next: None,
+                    asked: &asked,
                     terms: block.len(),
                     to,
                     stride,
                     resume: start > 0,
                     earlier: &[],
-                    finish: place.filter(|_| last).and_then(|place| product.finish(rows.clone(), place)),
+                    finish,
                 };
                 // SAFETY: the output was measured where `to` was made, a residual where the product was; tiles of
                 // one product do not overlap.

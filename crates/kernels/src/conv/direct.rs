@@ -5,7 +5,7 @@ use super::pack::Weights;
 use super::planes::{Grid, Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{self, Ahead, Output, Panel, Product, SLACK, Strewn};
+use crate::product::{self, Ahead, LINE, Output, Panel, Product, SLACK, Strewn};
 use crate::{Cpu, Task};
 use std::ops::Range;
 
@@ -16,8 +16,10 @@ const LARGE: usize = 1024;
 /// Rows of planes from which a strewn tile reads its pixels in one block of k, at most: they are as many lines, which are
 /// to stay in the first-level cache beside a panel of weights.
 const NEAR: usize = 84;
-/// Values of a cache line.
-const LINE: usize = 16;
+/// Channels that pay for finding out where their pixels lie before they are staged, at least.
+const MANY: usize = 8;
+/// Values that are too many to lie in a near cache still.
+const FAR: usize = 1 << 20;
 
 /// Rows are filters (forward) or channels (input gradient), columns are positions.
 pub(super) struct Direct<'a> {
@@ -62,6 +64,20 @@ struct PanelRuns {
 impl Direct<'_> {
     fn taps(&self) -> &[Tap] {
         self.patches.taps
+    }
+
+    /// The positions as outputs: where every pixel is one, those of an image follow each other.
+    fn outputs(&self) -> Grid {
+        let (Target { size, step, .. }, grid) = (&self.target, self.patches.grid);
+        let long = *step == (1, 1) && grid.size == *size;
+        Grid { size: if long { (1, size.0 * size.1) } else { grid.size }, ..grid }
+    }
+
+    /// Where the first output of a run of [`Direct::outputs`] lies, of one row.
+    fn first(&self, run: &Run, row: usize) -> usize {
+        let Target { channels, size, origin, step, .. } = self.target;
+        let pixel = (origin.0 + run.i * step.0) * size.1 + origin.1 + run.j * step.1;
+        (run.n * channels.0 + channels.1 + row) * size.0 * size.1 + pixel
     }
 }
 
@@ -161,16 +177,24 @@ impl Product for Direct<'_> {
         Strewn::new(&data[base..], bases.into(), steps.into())
     }
 
-    /// Pixels that serve as they are lie in as many places as there are channels.
+    /// Pixels lie in as many places as there are channels.
     fn ahead(&self, columns: Range<usize>, terms: Range<usize>) -> Option<Ahead> {
-        if !self.patches.are_pixels() {
+        let Patches { images, channels, size, .. } = self.patches;
+        let (plane, taps) = (size.0 * size.1, self.taps().len());
+        let (first, count) = (terms.start / taps, terms.len() / taps);
+        if !self.is_far() {
             return None;
         }
-        let Patches { images, channels, size, .. } = self.patches;
-        let plane = size.0 * size.1;
-        let pixel = |at: usize| (at / plane * channels.0 + channels.1 + terms.start) * plane + at % plane;
-        let lines = columns.step_by(LINE).map(|at| images.as_ptr().wrapping_add(pixel(at))).collect();
-        Some(Ahead { lines, step: plane, terms: terms.len(), asked: (0, 0) })
+        let lines = if self.patches.are_pixels() {
+            let pixel = |at: usize| (at / plane * channels.0 + channels.1) * plane + at % plane;
+            columns.step_by(LINE).map(pixel).collect()
+        } else if count >= MANY {
+            Planes::new(&self.patches, columns).read(self.patches.grid.step.1, LINE)
+        } else {
+            return None;
+        };
+        let lines = lines.into_iter().map(|at| images.as_ptr().wrapping_add(at + first * plane)).collect();
+        Some(Ahead { lines, step: plane, terms: count, asked: (0, 0) })
     }
 
     fn output(&self) -> Output<'_> {
@@ -196,16 +220,30 @@ impl Product for Direct<'_> {
         })
     }
 
+    fn is_far(&self) -> bool {
+        self.patches.images.len().max(self.target.memory.len()) >= FAR
+    }
+
+    fn touched(&self, columns: Range<usize>, rows: Range<usize>, lines: &mut Vec<*const f32>) {
+        let Target { memory, step, .. } = self.target;
+        let start = memory.pointer(0..0).cast_const();
+        let residual = self.finish.and_then(|finish| finish.residual).map(<[f32]>::as_ptr);
+        for run in self.outputs().runs(columns) {
+            for row in rows.clone() {
+                let first = self.first(&run, row);
+                for at in (first..first + run.len * step.1).step_by(LINE) {
+                    lines.push(start.wrapping_add(at));
+                    lines.extend(residual.map(|residual| residual.wrapping_add(at)));
+                }
+            }
+        }
+    }
+
     fn store(&self, cpu: &Cpu, panel: &Panel, rows: Range<usize>, tile: &[f32]) {
-        let Target { memory, channels, size, origin, step } = self.target;
+        let Target { memory, size, step, .. } = self.target;
         let plane = size.0 * size.1;
-        let Grid { n, size: grid, step: of_grid } = self.patches.grid;
-        // Where every pixel is an output, those of an image follow each other.
-        let long = step == (1, 1) && grid == size;
-        let grid = Grid { n, size: if long { (1, plane) } else { grid }, step: of_grid };
-        for run in grid.runs(panel.columns.clone()) {
-            let pixel = (origin.0 + run.i * step.0) * size.1 + origin.1 + run.j * step.1;
-            let first = (run.n * channels.0 + channels.1 + rows.start) * plane + pixel;
+        for run in self.outputs().runs(panel.columns.clone()) {
+            let first = self.first(&run, rows.start);
             let last = (rows.len() - 1) * plane + (run.len - 1) * step.1;
             let lines = Lines {
                 from: &tile[run.at..],

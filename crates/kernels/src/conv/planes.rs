@@ -221,6 +221,16 @@ impl Planes {
         }
     }
 
+    /// Where the pixels of channel 0 lie that are copied, `step` apart: one of every `every` values at least.
+    pub(super) fn read(&self, step: usize, every: usize) -> Vec<usize> {
+        let lines = self.lines.iter().flatten();
+        let mut places: Vec<_> =
+            lines.flat_map(|line| (line.from..line.from + line.len * step).step_by(every)).collect();
+        places.sort_unstable_by_key(|at| at / every);
+        places.dedup_by_key(|at| *at / every);
+        places
+    }
+
     /// Where `first`, the first channel staged, begins, and in what.
     pub(super) fn staged<'s>(
         &self,

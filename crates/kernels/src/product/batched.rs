@@ -76,6 +76,7 @@ impl Tiles {
             right,
             right_step: width,
             next: None,
+            asked: &[],
             terms,
             to: sums.to,
             stride: sums.stride,

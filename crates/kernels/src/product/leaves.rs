@@ -5,7 +5,7 @@
 //! addition for each of its nodes.
 
 use super::tile::{Kernel, Left, Tile};
-use super::{Panel, SLACK, STACK, even};
+use super::{Panel, SLACK, STACK, cut, even};
 use crate::memory::Buffer;
 use crate::{Cpu, perturb};
 use std::borrow::Cow;
@@ -187,16 +187,12 @@ struct Piece<'a, P> {
 impl<P: LeafProduct> Piece<'_, P> {
     /// The rows of each stack of tiles.
     fn stacks(&self) -> impl Iterator<Item = Range<usize>> + use<P> {
-        let (height, all, tiles) = (self.kernel.rows, self.product.rows(), self.tiles.clone());
-        tiles
-            .clone()
-            .step_by(STACK)
-            .map(move |first| first * height..((first + STACK).min(tiles.end) * height).min(all))
+        let (kernel, all) = (self.kernel, self.product.rows());
+        cut(self.tiles.clone(), STACK).map(move |stack| kernel.rows_of(stack, all))
     }
 
     fn run(&mut self, plan: &Plan) {
-        let rows =
-            self.tiles.start * self.kernel.rows..(self.tiles.end * self.kernel.rows).min(self.product.rows());
+        let rows = self.kernel.rows_of(self.tiles.clone(), self.product.rows());
         let width: usize = self.panels.iter().map(|panel| panel.width).sum();
         // For each stack, for each panel, for each sum: [rows][width].
         let mut sums = Buffer::take(rows.len() * width * plan.sums);
@@ -247,6 +243,7 @@ impl<P: LeafProduct> Piece<'_, P> {
                         right: &columns[terms.start * panel.width..],
                         right_step: panel.width,
                         next: None,
+                        asked: &[],
                         terms: terms.len(),
                         to: slots.wrapping_add(chain.sum * size),
                         stride: panel.width,

@@ -2,6 +2,7 @@
 
 use super::lanes::{Lanes, Plain, prefetch, prefetch_far, prefetch_to_write};
 use crate::{Cpu, Isa, perturb};
+use std::ops::Range;
 
 /// What one call reads and writes: tiles stacked one below the other, which share the right operand. To call for each
 /// would cost a tenth of what a short one takes.
@@ -13,6 +14,9 @@ pub(super) struct Tile<'a> {
     pub(super) right_step: usize,
     /// The right operand of the tiles to come, if it lies as this one does: it arrives while the sums are computed.
     pub(super) next: Option<&'a [f32]>,
+    /// Addresses whose cache lines arrive while the sums are computed, those of the outputs and of a residual too. Where
+    /// none is given each tile asks for those of its own.
+    pub(super) asked: &'a [*const f32],
     /// The number of terms.
     pub(super) terms: usize,
     /// Where the outputs go: row i at `to + i·stride`.
@@ -51,6 +55,17 @@ pub(super) enum Left<'a> {
     Even { data: &'a [f32], row: usize, term: usize },
 }
 
+impl<'a> Left<'a> {
+    /// Without the rows before `first`, whole tiles of them, of so many terms.
+    pub(super) fn after_rows(self, first: usize, terms: usize) -> Left<'a> {
+        match self {
+            Left::Packed(values) => Left::Packed(&values[first * terms..]),
+            Left::Strewn { data, bases, steps } => Left::Strewn { data, bases: &bases[first..], steps },
+            Left::Even { data, row, term } => Left::Even { data: &data[first * row..], row, term },
+        }
+    }
+}
+
 /// The same for the loop.
 struct Raw {
     a: *const f32,
@@ -62,6 +77,11 @@ struct Raw {
     b_step: usize,
     /// From the right operand to the one to come, in bytes; 0 where there is none, to ask for what is there.
     next: isize,
+    asked: *const *const f32,
+    asked_len: usize,
+    /// So many are asked for with each tile, and so many at once.
+    share: usize,
+    at_once: usize,
     terms: usize,
     c: *mut f32,
     stride: usize,
@@ -115,6 +135,11 @@ impl Kernel {
         Kernel { rows: rows.min(self.rows), ..self }
     }
 
+    /// The rows of some tiles, of `all` rows in tiles of [`Kernel::rows`], the last of fewer.
+    pub(super) fn rows_of(&self, tiles: Range<usize>, all: usize) -> Range<usize> {
+        tiles.start * self.rows..(tiles.end * self.rows).min(all)
+    }
+
     /// Columns of a tile at most.
     pub(super) fn width(&self) -> usize {
         self.wide * self.lanes
@@ -155,7 +180,9 @@ impl Kernel {
             assert!(finish.scale.len() >= rows && finish.shift.len() >= rows, "too few constants");
             (finish.scale.as_ptr(), finish.shift.as_ptr(), finish.residual, finish.relu)
         });
-        let raw = Raw {
+        let (tiles, rest) = (rows / self.rows, rows % self.rows);
+        let share = tile.asked.len().div_ceil(tiles + rest.min(1));
+        let mut raw = Raw {
             a: a.as_ptr(),
             bases: bases.as_ptr(),
             steps: steps.as_ptr(),
@@ -166,6 +193,10 @@ impl Kernel {
             next: tile
                 .next
                 .map_or(0, |next| (next.as_ptr() as isize).wrapping_sub(tile.right.as_ptr() as isize)),
+            asked: tile.asked.as_ptr(),
+            asked_len: tile.asked.len(),
+            share,
+            at_once: share.div_ceil((tile.terms / PART).max(1)),
             terms: tile.terms,
             c: tile.to,
             stride: tile.stride,
@@ -177,7 +208,6 @@ impl Kernel {
             residual,
             relu,
         };
-        let (tiles, rest) = (rows / self.rows, rows % self.rows);
         let of_rows = |rows: usize| loops[(rows - 1) * self.widest + wide - 1];
         // SAFETY: a `Cpu` with this `Isa` exists only where the processor has it; packed operands were measured
         // above; strewn ones and the outputs are the caller's promise.
@@ -186,6 +216,8 @@ impl Kernel {
                 of_rows(self.rows)(&raw, 0, tiles);
             }
             if rest > 0 {
+                let asked = &tile.asked[(tiles * share).min(tile.asked.len())..];
+                (raw.asked, raw.asked_len) = (asked.as_ptr(), asked.len());
                 of_rows(rest)(&raw, rows - rest, 1);
             }
         }
@@ -265,6 +297,9 @@ impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
     }
 }
 
+/// Terms that a tile takes up between cache lines that it asks for.
+const PART: usize = 4;
+
 /// The loop, the same for all.
 ///
 /// # Safety
@@ -276,9 +311,19 @@ unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>
     first: usize,
     tiles: usize,
 ) {
+    // SAFETY: the caller's promise.
+    let mut asked = unsafe { std::slice::from_raw_parts(raw.asked, raw.asked_len) };
     for tile in 0..tiles {
+        let (now, later) = asked.split_at(raw.share.min(asked.len()));
+        asked = later;
         // SAFETY: the caller's promise.
-        unsafe { one::<V, L, ROWS, WIDE>(raw, first + tile * ROWS, tile % WIDE) }
+        unsafe {
+            let first = first + tile * ROWS;
+            match now {
+                [] => one::<V, L, ROWS, WIDE, false>(raw, first, tile % WIDE, now),
+                _ => one::<V, L, ROWS, WIDE, true>(raw, first, tile % WIDE, now),
+            }
+        }
     }
 }
 
@@ -293,19 +338,23 @@ macro_rules! each_row {
     };
 }
 
+/// What is asked for is asked for bit by bit: a processor waits that has asked for more than a few dozen cache lines.
+///
 /// # Safety
 /// As [`stack`], for `ROWS` rows. Of the right operand to come it asks for register `turn`.
 #[inline(always)]
-unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
+unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, const ASKS: bool>(
     raw: &Raw,
     first: usize,
     turn: usize,
+    mut asked: &[*const f32],
 ) {
     const { assert!(ROWS <= 8, "more rows than `each_row` repeats") };
     // SAFETY: every address stays inside what the caller promised.
     unsafe {
         let mut sums = [[V::splat(0.0); WIDE]; ROWS];
         let c = raw.c.wrapping_add(first * raw.stride);
+        let residual = raw.residual.wrapping_add(first * raw.stride);
         let at = |i: usize, j: usize| i * raw.stride + j * V::COUNT;
         if raw.resume {
             each_row!(i < ROWS, {
@@ -313,16 +362,14 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
                     sums[i][j] = V::load(c.add(at(i, j)));
                 }
             });
-        } else {
-            // The lines arrive while the sums are computed.
+        } else if !ASKS {
             each_row!(i < ROWS, {
                 for j in 0..WIDE {
                     prefetch_to_write(c.wrapping_add(at(i, j)));
                 }
             });
         }
-        if !raw.residual.is_null() {
-            let residual = raw.residual.wrapping_add(first * raw.stride);
+        if !raw.residual.is_null() && !ASKS {
             each_row!(i < ROWS, {
                 for j in 0..WIDE {
                     prefetch(residual.wrapping_add(at(i, j)));
@@ -332,20 +379,36 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
         let mut left = L::of(raw, first);
         let mut b = raw.b;
         let next = raw.next.wrapping_add((turn * size_of::<V>()) as isize);
-        for _ in 0..raw.terms {
-            prefetch_far(b.wrapping_byte_offset(next));
-            let mut columns = [V::splat(0.0); WIDE];
-            for j in 0..WIDE {
-                columns[j] = V::load(b.add(j * V::COUNT));
-            }
-            each_row!(i < ROWS, {
-                let row = V::splat(left.value(i));
+        macro_rules! term {
+            () => {
+                prefetch_far(b.wrapping_byte_offset(next));
+                let mut columns = [V::splat(0.0); WIDE];
                 for j in 0..WIDE {
-                    sums[i][j] = row.fma(columns[j], sums[i][j]);
+                    columns[j] = V::load(b.add(j * V::COUNT));
                 }
-            });
-            left.advance();
-            b = b.wrapping_add(raw.b_step);
+                each_row!(i < ROWS, {
+                    let row = V::splat(left.value(i));
+                    for j in 0..WIDE {
+                        sums[i][j] = row.fma(columns[j], sums[i][j]);
+                    }
+                });
+                left.advance();
+                b = b.wrapping_add(raw.b_step);
+            };
+        }
+        let mut terms = raw.terms;
+        while ASKS && !asked.is_empty() {
+            let (now, later) = asked.split_at(raw.at_once.min(asked.len()));
+            asked = later;
+            now.iter().for_each(|line| prefetch_far(*line));
+            let some = PART.min(terms);
+            terms -= some;
+            for _ in 0..some {
+                term!();
+            }
+        }
+        for _ in 0..terms {
+            term!();
         }
         for index in 0..raw.earlier_len {
             let earlier = (*raw.earlier.add(index)).wrapping_add(first * raw.stride);
@@ -356,7 +419,6 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
             });
         }
         if !raw.scale.is_null() {
-            let residual = raw.residual.wrapping_add(first * raw.stride);
             each_row!(i < ROWS, {
                 let of_row = |constants: *const f32| V::splat(*constants.add(first + i));
                 let (scale, shift) = (of_row(raw.scale), of_row(raw.shift));

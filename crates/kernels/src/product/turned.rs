@@ -15,7 +15,7 @@
 //! together, and the kept operand comes as panels whose lanes are all of use.
 
 use super::tile::{Kernel, Left, Tile};
-use super::{Panel, Product, even, pack_left, transpose};
+use super::{Ahead, Panel, Product, STACK, cut, even, pack_left, transpose};
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
@@ -33,8 +33,8 @@ const SUMS: usize = 1 << 17;
 const STAGED: usize = 384;
 /// Shares into which work is cut for each thread, so that none waits long for another.
 const SHARES: usize = 2;
-/// Columns whose sums are turned back together: they stay in the first-level cache.
-const BACK: usize = 256;
+/// Stacks of tiles whose sums are turned back together: they stay near the first-level cache.
+const BACK: usize = 4;
 
 /// Computes every output of `product`, if it is one that had better be turned. Says whether it did.
 pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: Option<&Kept>) -> bool {
@@ -44,10 +44,10 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: 
     if terms == 0 || !(strewn || packed) || !rows.is_multiple_of(kernel.lanes) {
         return false;
     }
-    let panels = Panel::cut(rows, &kernel);
+    let panels = Panel::cut_for(cpu.threads(), rows, &kernel);
     let form = Form {
         what: "panels of the left operand",
-        extents: [rows, terms, product.block(), kernel.width(), kernel.lanes, 0],
+        extents: [rows, terms, product.block(), kernel.lanes, panels.len(), 0],
     };
     let part = |panel: usize| (panels[panel].columns.clone(), panels[panel].width);
     let pack = || pack_left(cpu, product, panels.len(), part);
@@ -97,6 +97,11 @@ impl<P: Product> Turned<'_, P> {
         (0..terms).step_by(block).map(move |start| start..(start + block).min(terms))
     }
 
+    /// The block after this one, if there is one.
+    fn after(&self, block: &Range<usize>) -> Range<usize> {
+        block.end..(block.end + self.product.block()).min(self.product.terms())
+    }
+
     /// Room for the sums of so many columns: for each panel `[columns][width of the panel]`.
     fn room(&self, columns: usize, panels: &Range<usize>) -> Buffer {
         Buffer::take(columns * Panel::all(&self.panels[panels.clone()]).len())
@@ -112,9 +117,8 @@ impl<P: Product> Turned<'_, P> {
                 let mut sums = self.room(columns, &panels);
                 for block in self.blocks() {
                     let left = &left[block.start * columns..][..columns * block.len()];
-                    self.multiply(columns, &panels, block, Left::Packed(left), &mut sums);
+                    self.multiply(0..columns, &panels, block, Left::Packed(left), None, &mut sums);
                 }
-                self.store(0..columns, panels, &sums);
             }
         });
     }
@@ -130,7 +134,10 @@ impl<P: Product> Turned<'_, P> {
             let groups =
                 groups.max(shares.min(columns / STAGED)).next_multiple_of(cpu.threads()).min(columns);
             return cpu.for_ranges(groups, 1, |range| {
-                range.for_each(|group| self.run_strewn(even(columns, groups, group), 0..panels, None));
+                for group in range {
+                    let next = (group + 1 < groups).then(|| even(columns, groups, group + 1));
+                    self.run_staging(even(columns, groups, group), next);
+                }
             });
         }
         let mut all = product.group(&[Panel::narrow(0..columns)], product.terms());
@@ -142,84 +149,103 @@ impl<P: Product> Turned<'_, P> {
                 // Neighbouring panels meet the same columns.
                 let (group, first) = (next / panels, next % panels);
                 let count = (range.end - next).min(panels - first);
-                self.run_strewn(even(columns, groups, group), first..first + count, Some(&all));
+                self.run_staged(even(columns, groups, group), first..first + count, &all);
                 next += count;
             }
         });
     }
 
-    /// Some columns, staged with all others or yet to be staged, and some panels.
-    fn run_strewn(&self, columns: Range<usize>, panels: Range<usize>, all: Option<&P::Group>) {
-        let Turned { cpu, product, .. } = *self;
+    /// Some columns, staged with all others, and some panels.
+    fn run_staged(&self, columns: Range<usize>, panels: Range<usize>, all: &P::Group) {
         let mut sums = self.room(columns.len(), &panels);
-        let mut multiply = |group: &P::Group, block: Range<usize>| {
-            let strewn = product.strewn(group, columns.clone(), block.clone());
-            self.multiply(columns.len(), &panels, block, strewn.left(), &mut sums);
-        };
-        match all {
-            Some(all) => self.blocks().for_each(|block| multiply(all, block)),
-            None => {
-                let mut own = product.group(&[Panel::narrow(columns.clone())], product.block());
-                for block in self.blocks() {
-                    product.stage(cpu, &mut own, block.clone());
-                    multiply(&own, block);
-                }
-            }
+        for block in self.blocks() {
+            let strewn = self.product.strewn(all, columns.clone(), block.clone());
+            self.multiply(columns.clone(), &panels, block, strewn.left(), None, &mut sums);
         }
-        self.store(columns, panels, &sums);
     }
 
-    /// Takes one block of k into the sums.
+    /// Some columns, yet to be staged, and all panels. What is staged next arrives meanwhile.
+    fn run_staging(&self, columns: Range<usize>, next: Option<Range<usize>>) {
+        let Turned { cpu, product, panels, .. } = *self;
+        let mut sums = self.room(columns.len(), &(0..panels.len()));
+        let mut own = product.group(&[Panel::narrow(columns.clone())], product.block());
+        for block in self.blocks() {
+            product.stage(cpu, &mut own, block.clone());
+            let after = self.after(&block);
+            let ahead = match &next {
+                _ if !after.is_empty() => product.ahead(columns.clone(), after),
+                Some(next) => product.ahead(next.clone(), 0..product.block().min(product.terms())),
+                None => None,
+            };
+            let strewn = product.strewn(&own, columns.clone(), block.clone());
+            self.multiply(columns.clone(), &(0..panels.len()), block, strewn.left(), ahead, &mut sums);
+        }
+    }
+
+    /// Takes one block of k into the sums, and stores those of the last one.
     fn multiply(
         &self,
-        columns: usize,
+        columns: Range<usize>,
         panels: &Range<usize>,
         block: Range<usize>,
         left: Left,
+        mut ahead: Option<Ahead>,
         sums: &mut [f32],
     ) {
-        let kernel = self.kernel.of_height(height(columns, self.kernel.rows));
-        let after = block.end..(block.end + self.product.block()).min(self.product.terms());
-        let mut left_over = sums;
+        let (product, terms, count) = (self.product, self.product.terms(), columns.len());
+        let kernel = self.kernel.of_height(height(count, self.kernel.rows));
+        let back = BACK * STACK * kernel.rows;
+        // What is asked for differs from stack to stack.
+        let stack = if product.is_far() { STACK * kernel.rows } else { back };
+        let pieces = count.div_ceil(stack) * panels.len();
+        let share = ahead.as_ref().map_or(0, |ahead| ahead.len().div_ceil(pieces));
+        let mut turned = Buffer::take(if block.end == terms { back.min(count) * kernel.width() } else { 0 });
+        let (mut left_over, mut asked) = (sums, Vec::new());
         for panel in panels.clone() {
-            let width = self.panels[panel].width;
-            let (sums, rest) = left_over.split_at_mut(columns * width);
+            let Panel { columns: rows, width } = &self.panels[panel];
+            let (sums, rest) = left_over.split_at_mut(count * width);
             left_over = rest;
             let next = match panel + 1 < panels.end {
                 true => self.right(panel + 1, &block),
-                false => self.right(panels.start, &after),
+                false => self.right(panels.start, &self.after(&block)),
             };
-            let tile = Tile {
-                left,
-                right: self.right(panel, &block),
-                right_step: width,
-                next: Some(next),
-                terms: block.len(),
-                to: sums.as_mut_ptr(),
-                stride: width,
-                resume: block.start > 0,
-                earlier: &[],
-                finish: None,
+            let run = |some: Range<usize>, asked: &[*const f32], sums: &mut [f32]| {
+                let tile = Tile {
+                    left: left.after_rows(some.start, block.len()),
+                    right: self.right(panel, &block),
+                    right_step: *width,
+                    next: Some(next),
+                    asked,
+                    terms: block.len(),
+                    to: sums[some.start * width..some.end * width].as_mut_ptr(),
+                    stride: *width,
+                    resume: block.start > 0,
+                    earlier: &[],
+                    finish: None,
+                };
+                // SAFETY: the slice holds the sums of these columns and of the panel; `Strewn::new` measured a left
+                // operand that lies anywhere.
+                unsafe { kernel.run(some.len(), *width, &tile) };
             };
-            // SAFETY: the slice holds the sums of these columns and of the panel; `Strewn::new` measured a left operand
-            // that lies anywhere.
-            unsafe { kernel.run(columns, width, &tile) };
-        }
-    }
-
-    /// Turns finished sums back and stores them.
-    fn store(&self, columns: Range<usize>, panels: Range<usize>, sums: &[f32]) {
-        let count = columns.len();
-        let mut turned = Buffer::take(BACK.min(count) * self.kernel.width());
-        let mut left_over = sums;
-        for Panel { columns: rows, width } in &self.panels[panels] {
-            let (sums, rest) = left_over.split_at(count * width);
-            left_over = rest;
-            for start in (0..count).step_by(BACK) {
-                let some = Panel::narrow(columns.start + start..columns.start + (start + BACK).min(count));
-                let (from, to) = (&sums[start * rows.len()..], &mut turned[..some.width * rows.len()]);
-                transpose(self.cpu, (some.width, rows.len()), (from, rows.len()), (to, some.width));
-                self.product.store(self.cpu, &some, rows.clone(), to);
+            let last = block.end == terms;
+            for back in cut(0..count, back) {
+                for some in cut(back.clone(), stack) {
+                    asked.clear();
+                    if last && product.is_far() {
+                        let some = columns.start + some.start..columns.start + some.end;
+                        product.touched(some, rows.clone(), &mut asked);
+                    }
+                    if let Some(ahead) = &mut ahead {
+                        ahead.next(share, &mut asked);
+                    }
+                    run(some, &asked, sums);
+                }
+                if last {
+                    let some = Panel::narrow(columns.start + back.start..columns.start + back.end);
+                    let (from, to) = (&sums[back.start * width..], &mut turned[..some.width * width]);
+                    transpose(self.cpu, (some.width, *width), (from, *width), (to, some.width));
+                    product.store(self.cpu, &some, rows.clone(), to);
+                }
             }
         }
     }
@@ -228,12 +254,12 @@ impl<P: Product> Turned<'_, P> {
     fn pack_columns(&self) -> Buffer {
         let Turned { cpu, product, kernel, .. } = *self;
         let columns = product.columns();
-        let height = height(columns, kernel.rows);
-        let tiles = columns.div_ceil(height);
+        let kernel = kernel.of_height(height(columns, kernel.rows));
+        let tiles = columns.div_ceil(kernel.rows);
         let mut packed = Buffer::take(columns * product.terms());
         let shared = SharedMut::new(&mut packed);
         cpu.for_ranges(tiles, tiles.div_ceil(cpu.threads()), |tiles| {
-            let panel = |tile: usize| Panel::narrow(tile * height..((tile + 1) * height).min(columns));
+            let panel = |tile: usize| Panel::narrow(kernel.rows_of(tile..tile + 1, columns));
             let panels: Vec<_> = tiles.map(panel).collect();
             let all = Panel::all(&panels);
             let mut group = product.group(&panels, product.block());
@@ -242,7 +268,7 @@ impl<P: Product> Turned<'_, P> {
                 let to = block.start * columns + all.start * block.len();
                 // SAFETY: every part is other columns.
                 let out = unsafe { shared.slice(to..to + all.len() * block.len()) };
-                product.pack_columns(cpu, &group, block.len() * height, out);
+                product.pack_columns(cpu, &group, block.len() * kernel.rows, out);
             }
         });
         packed
