@@ -88,8 +88,8 @@ pub(crate) trait Product: Sync {
     fn strewn<'g>(&'g self, _: &'g Self::Group, _columns: Range<usize>, _terms: Range<usize>) -> Strewn<'g> {
         Strewn::default()
     }
-    /// What packing `columns` will read, where that lies in too many places for the processor to foresee.
-    fn ahead(&self, _columns: Range<usize>, _terms: Range<usize>) -> Option<Ahead> {
+    /// What getting `columns` ready will read, where that lies far, and in too many places for the processor to foresee.
+    fn ahead(&self, _columns: Range<usize>) -> Option<Ahead> {
         None
     }
     /// The output.
@@ -117,36 +117,43 @@ pub(crate) struct Output<'a> {
     pub(crate) stride: usize,
 }
 
-/// Cache lines that will be wanted soon.
+/// Cache lines that will be wanted soon, for some terms.
 pub(crate) struct Ahead {
-    /// Where the lines of the first term lie.
-    pub(crate) lines: Vec<*const f32>,
-    /// From one term to the next.
-    pub(crate) step: usize,
-    pub(crate) terms: usize,
-    /// How far they have been asked for: term, and line.
-    pub(crate) asked: (usize, usize),
+    /// Where the lines of the first terms lie.
+    lines: Vec<*const f32>,
+    /// So many terms have the same lines, and how far they lie from those of the terms before.
+    terms: usize,
+    step: usize,
+    /// The next line: of which terms, and which one; and after which terms they end.
+    next: (usize, usize),
+    end: usize,
 }
 
 impl Ahead {
-    fn len(&self) -> usize {
-        self.lines.len() * self.terms
+    pub(crate) fn new(lines: Vec<*const f32>, terms: usize, step: usize) -> Ahead {
+        Ahead { lines, terms, step, next: (0, 0), end: 0 }
     }
 
-    /// The next `count` lines, term by term.
-    fn next(&mut self, count: usize, lines: &mut Vec<*const f32>) {
-        let (mut term, mut line) = self.asked;
+    /// Begins with the lines of some terms. Says how many they are.
+    fn begin(&mut self, terms: Range<usize>) -> usize {
+        self.next = (terms.start / self.terms, 0);
+        self.end = terms.end.div_ceil(self.terms);
+        (self.end - self.next.0) * self.lines.len()
+    }
+
+    /// The next `count` lines.
+    fn take(&mut self, count: usize, lines: &mut Vec<*const f32>) {
         for _ in 0..count {
-            if line == self.lines.len() {
-                (term, line) = (term + 1, 0);
+            if self.next.1 == self.lines.len() {
+                self.next = (self.next.0 + 1, 0);
             }
-            if term >= self.terms {
+            let (terms, line) = self.next;
+            if terms >= self.end || self.lines.is_empty() {
                 break;
             }
-            lines.push(self.lines[line].wrapping_add(term * self.step));
-            line += 1;
+            lines.push(self.lines[line].wrapping_add(terms * self.step));
+            self.next.1 += 1;
         }
-        self.asked = (term, line);
     }
 }
 
@@ -322,6 +329,8 @@ impl<'a, P: Product> Work<'a, P> {
         let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
         let all = kernel.rows_of(tiles.clone(), product.rows());
         let several = terms > product.block();
+        let mut own = if several { product.ahead(Panel::all(panels)) } else { None };
+        let mut after = product.ahead(next);
         for start in (0..terms.max(1)).step_by(product.block()) {
             let block = start..(start + product.block()).min(terms);
             let left = match self.left {
@@ -338,18 +347,17 @@ impl<'a, P: Product> Work<'a, P> {
             if as_it_is.is_none() {
                 product.pack_columns(cpu, &group, self.slot, &mut self.columns);
             }
-            let mut ahead = match block.end < terms {
-                true => {
-                    product.ahead(Panel::all(panels), block.end..(block.end + product.block()).min(terms))
-                }
-                false => product.ahead(next.clone(), 0..product.block().min(terms)),
+            let (ahead, soon) = match block.end < terms {
+                true => (&mut own, block.end..(block.end + product.block()).min(terms)),
+                false => (&mut after, 0..product.block().min(terms)),
             };
-            let share = ahead.as_ref().map_or(0, |ahead| ahead.len().div_ceil(tiles.len() * panels.len()));
+            let lines = ahead.as_mut().map_or(0, |ahead| ahead.begin(soon));
+            let share = lines.div_ceil(tiles.len() * panels.len());
             let (mut kept, mut asked) = (0, Vec::new());
             for (index, stack) in order(tiles.clone(), (ROWS / kernel.rows).max(1), panels.len()) {
                 asked.clear();
-                if let Some(ahead) = &mut ahead {
-                    ahead.next(share * stack.len(), &mut asked);
+                if let Some(ahead) = ahead {
+                    ahead.take(share * stack.len(), &mut asked);
                 }
                 let (panel, place) = (&panels[index], places[index]);
                 let rows = kernel.rows_of(stack.clone(), product.rows());
@@ -366,17 +374,6 @@ impl<'a, P: Product> Work<'a, P> {
                 };
                 let last = block.end == terms;
                 let finish = place.filter(|_| last).and_then(|place| product.finish(rows.clone(), place));
-                if place.is_some() && !asked.is_empty() {
-                    let residual = finish.map_or(std::ptr::null(), |finish| finish.residual);
-                    let lines = (0..rows.len())
-                        .flat_map(|row| (0..panel.width).step_by(LINE).map(move |at| row * stride + at));
-                    for at in lines {
-                        asked.push(to.wrapping_add(at).cast_const());
-                        if !residual.is_null() {
-                            asked.push(residual.wrapping_add(at));
-                        }
-                    }
-                }
                 let (right, right_step) = match &as_it_is {
                     Some(panels) => panels[index],
                     None => (&self.columns[index * self.slot..], panel.width),

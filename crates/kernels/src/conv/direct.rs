@@ -178,23 +178,21 @@ impl Product for Direct<'_> {
     }
 
     /// Pixels lie in as many places as there are channels.
-    fn ahead(&self, columns: Range<usize>, terms: Range<usize>) -> Option<Ahead> {
-        let Patches { images, channels, size, .. } = self.patches;
-        let (plane, taps) = (size.0 * size.1, self.taps().len());
-        let (first, count) = (terms.start / taps, terms.len() / taps);
-        if !self.is_far() {
+    fn ahead(&self, columns: Range<usize>) -> Option<Ahead> {
+        let Patches { images, channels, size, chosen, grid, .. } = self.patches;
+        if !self.is_far() || chosen < MANY {
             return None;
         }
-        let lines = if self.patches.are_pixels() {
-            let pixel = |at: usize| (at / plane * channels.0 + channels.1) * plane + at % plane;
-            columns.step_by(LINE).map(pixel).collect()
-        } else if count >= MANY {
-            Planes::new(&self.patches, columns).read(self.patches.grid.step.1, LINE)
-        } else {
-            return None;
+        let plane = size.0 * size.1;
+        let pixels = match self.patches.are_pixels() {
+            true => {
+                let pixel = |at: usize| (at / plane * channels.0 + channels.1) * plane + at % plane;
+                columns.step_by(LINE).map(pixel).collect()
+            }
+            false => Planes::new(&self.patches, columns).read(grid.step.1, LINE),
         };
-        let lines = lines.into_iter().map(|at| images.as_ptr().wrapping_add(at + first * plane)).collect();
-        Some(Ahead { lines, step: plane, terms: count, asked: (0, 0) })
+        let lines = pixels.into_iter().map(|at| images.as_ptr().wrapping_add(at)).collect();
+        Some(Ahead::new(lines, self.taps().len(), plane))
     }
 
     fn output(&self) -> Output<'_> {

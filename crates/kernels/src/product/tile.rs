@@ -1,5 +1,6 @@
 //! The tile of outputs in registers, and the loop over k that computes it.
 
+use super::even;
 use super::lanes::{Lanes, Plain, prefetch, prefetch_far, prefetch_to_write};
 use crate::{Cpu, Isa, perturb};
 use std::ops::Range;
@@ -14,8 +15,7 @@ pub(super) struct Tile<'a> {
     pub(super) right_step: usize,
     /// The right operand of the tiles to come, if it lies as this one does: it arrives while the sums are computed.
     pub(super) next: Option<&'a [f32]>,
-    /// Addresses whose cache lines arrive while the sums are computed, those of the outputs and of a residual too. Where
-    /// none is given each tile asks for those of its own.
+    /// Other addresses whose cache lines arrive meanwhile, as those of the outputs do.
     pub(super) asked: &'a [*const f32],
     /// The number of terms.
     pub(super) terms: usize,
@@ -79,9 +79,8 @@ struct Raw {
     next: isize,
     asked: *const *const f32,
     asked_len: usize,
-    /// So many are asked for with each tile, and so many at once.
+    /// So many are asked for with each tile.
     share: usize,
-    at_once: usize,
     terms: usize,
     c: *mut f32,
     stride: usize,
@@ -196,7 +195,6 @@ impl Kernel {
             asked: tile.asked.as_ptr(),
             asked_len: tile.asked.len(),
             share,
-            at_once: share.div_ceil((tile.terms / PART).max(1)),
             terms: tile.terms,
             c: tile.to,
             stride: tile.stride,
@@ -297,8 +295,8 @@ impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
     }
 }
 
-/// Terms that a tile takes up between cache lines that it asks for.
-const PART: usize = 4;
+/// Parts of a tile's terms, before each of which it asks for some of the cache lines.
+const PARTS: usize = 4;
 
 /// The loop, the same for all.
 ///
@@ -338,7 +336,7 @@ macro_rules! each_row {
     };
 }
 
-/// What is asked for is asked for bit by bit: a processor waits that has asked for more than a few dozen cache lines.
+/// It asks for cache lines bit by bit where these lie far: a processor waits that has asked for more than a few dozen.
 ///
 /// # Safety
 /// As [`stack`], for `ROWS` rows. Of the right operand to come it asks for register `turn`.
@@ -347,7 +345,7 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
     raw: &Raw,
     first: usize,
     turn: usize,
-    mut asked: &[*const f32],
+    asked: &[*const f32],
 ) {
     const { assert!(ROWS <= 8, "more rows than `each_row` repeats") };
     // SAFETY: every address stays inside what the caller promised.
@@ -362,18 +360,20 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
                     sums[i][j] = V::load(c.add(at(i, j)));
                 }
             });
-        } else if !ASKS {
-            each_row!(i < ROWS, {
-                for j in 0..WIDE {
+        }
+        let ask = |i: usize| {
+            for j in 0..WIDE {
+                if !raw.resume {
                     prefetch_to_write(c.wrapping_add(at(i, j)));
                 }
-            });
-        }
-        if !raw.residual.is_null() && !ASKS {
-            each_row!(i < ROWS, {
-                for j in 0..WIDE {
+                if !raw.residual.is_null() {
                     prefetch(residual.wrapping_add(at(i, j)));
                 }
+            }
+        };
+        if !ASKS {
+            each_row!(i < ROWS, {
+                ask(i);
             });
         }
         let mut left = L::of(raw, first);
@@ -397,14 +397,17 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
             };
         }
         let mut terms = raw.terms;
-        while ASKS && !asked.is_empty() {
-            let (now, later) = asked.split_at(raw.at_once.min(asked.len()));
-            asked = later;
-            now.iter().for_each(|line| prefetch_far(*line));
-            let some = PART.min(terms);
-            terms -= some;
-            for _ in 0..some {
-                term!();
+        if ASKS {
+            let (most, share) = (terms.div_ceil(PARTS), asked.len().div_ceil(PARTS));
+            let mut asked = asked.chunks(share);
+            for part in 0..PARTS {
+                even(ROWS, PARTS, part).for_each(ask);
+                asked.next().into_iter().flatten().for_each(|line| prefetch(*line));
+                let some = most.min(terms);
+                terms -= some;
+                for _ in 0..some {
+                    term!();
+                }
             }
         }
         for _ in 0..terms {

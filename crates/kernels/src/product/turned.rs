@@ -134,9 +134,12 @@ impl<P: Product> Turned<'_, P> {
             let groups =
                 groups.max(shares.min(columns / STAGED)).next_multiple_of(cpu.threads()).min(columns);
             return cpu.for_ranges(groups, 1, |range| {
+                let ahead = |group| product.ahead(even(columns, groups, group));
+                let mut own = ahead(range.start);
                 for group in range {
-                    let next = (group + 1 < groups).then(|| even(columns, groups, group + 1));
-                    self.run_staging(even(columns, groups, group), next);
+                    let mut next = if group + 1 < groups { ahead(group + 1) } else { None };
+                    self.run_staging(even(columns, groups, group), &mut own, &mut next);
+                    own = next;
                 }
             });
         }
@@ -164,20 +167,21 @@ impl<P: Product> Turned<'_, P> {
         }
     }
 
-    /// Some columns, yet to be staged, and all panels. What is staged next arrives meanwhile.
-    fn run_staging(&self, columns: Range<usize>, next: Option<Range<usize>>) {
+    /// Some columns, yet to be staged, and all panels. Their own pixels arrive block by block, then the first of those
+    /// that are staged next.
+    fn run_staging(&self, columns: Range<usize>, own: &mut Option<Ahead>, next: &mut Option<Ahead>) {
         let Turned { cpu, product, panels, .. } = *self;
         let mut sums = self.room(columns.len(), &(0..panels.len()));
-        let mut own = product.group(&[Panel::narrow(columns.clone())], product.block());
+        let mut group = product.group(&[Panel::narrow(columns.clone())], product.block());
         for block in self.blocks() {
-            product.stage(cpu, &mut own, block.clone());
+            product.stage(cpu, &mut group, block.clone());
             let after = self.after(&block);
-            let ahead = match &next {
-                _ if !after.is_empty() => product.ahead(columns.clone(), after),
-                Some(next) => product.ahead(next.clone(), 0..product.block().min(product.terms())),
-                None => None,
+            let (ahead, soon) = match after.is_empty() {
+                true => (&mut *next, 0..product.block().min(product.terms())),
+                false => (&mut *own, after),
             };
-            let strewn = product.strewn(&own, columns.clone(), block.clone());
+            let ahead = ahead.as_mut().map(|ahead| (ahead.begin(soon), ahead));
+            let strewn = product.strewn(&group, columns.clone(), block.clone());
             self.multiply(columns.clone(), &(0..panels.len()), block, strewn.left(), ahead, &mut sums);
         }
     }
@@ -189,7 +193,7 @@ impl<P: Product> Turned<'_, P> {
         panels: &Range<usize>,
         block: Range<usize>,
         left: Left,
-        mut ahead: Option<Ahead>,
+        mut ahead: Option<(usize, &mut Ahead)>,
         sums: &mut [f32],
     ) {
         let (product, terms, count) = (self.product, self.product.terms(), columns.len());
@@ -198,7 +202,7 @@ impl<P: Product> Turned<'_, P> {
         // What is asked for differs from stack to stack.
         let stack = if product.is_far() { STACK * kernel.rows } else { back };
         let pieces = count.div_ceil(stack) * panels.len();
-        let share = ahead.as_ref().map_or(0, |ahead| ahead.len().div_ceil(pieces));
+        let share = ahead.as_ref().map_or(0, |(lines, _)| lines.div_ceil(pieces));
         let mut turned = Buffer::take(if block.end == terms { back.min(count) * kernel.width() } else { 0 });
         let (mut left_over, mut asked) = (sums, Vec::new());
         for panel in panels.clone() {
@@ -235,8 +239,8 @@ impl<P: Product> Turned<'_, P> {
                         let some = columns.start + some.start..columns.start + some.end;
                         product.touched(some, rows.clone(), &mut asked);
                     }
-                    if let Some(ahead) = &mut ahead {
-                        ahead.next(share, &mut asked);
+                    if let Some((_, ahead)) = &mut ahead {
+                        ahead.take(share, &mut asked);
                     }
                     run(some, &asked, sums);
                 }
