@@ -39,6 +39,7 @@ fn worker() {
         rows: size("ROWS"),
         registers: size("REGISTERS"),
         block: size("BLOCK"),
+        far: size("FAR"),
         offset: size("OFFSET").unwrap_or(0),
         fill: number("FILL").map(|bits| bits as u32),
         delays: number("DELAYS"),

@@ -103,9 +103,13 @@ impl Conv {
         assert!(pairs.iter().all(|(a, b)| *a > 0 && *b > 0), "a kernel, stride or dilation of zero");
         let (oh, ow) = self.output();
         assert!(self.groups > 0 && self.c.is_multiple_of(self.groups) && self.o.is_multiple_of(self.groups));
-        assert_eq!(x, self.n * self.c * self.input.0 * self.input.1, "images of another size");
-        assert_eq!(w, self.o * self.group_channels() * self.taps(), "filters of another size");
-        assert_eq!(y, self.n * self.o * oh * ow, "outputs of another size");
+        let is = |len: usize, extents: [usize; 4]| {
+            extents.iter().try_fold(1_usize, |all, extent| all.checked_mul(*extent)) == Some(len)
+        };
+        assert!(is(x, [self.n, self.c, self.input.0, self.input.1]), "images of another size");
+        let (p, q) = self.kernel;
+        assert!(is(w, [self.o, self.group_channels(), p, q]), "filters of another size");
+        assert!(is(y, [self.n, self.o, oh, ow]), "outputs of another size");
     }
 }
 
@@ -190,8 +194,9 @@ pub fn input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f
         dx.fill(0.0);
         return;
     }
-    let phases: Vec<_> = (0..conv.stride.0)
-        .flat_map(|a| (0..conv.stride.1).map(move |b| (a, b)))
+    let residues = (conv.stride.0.min(conv.input.0), conv.stride.1.min(conv.input.1));
+    let phases: Vec<_> = (0..residues.0)
+        .flat_map(|a| (0..residues.1).map(move |b| (a, b)))
         .map(|residue| (residue, phase_taps(&conv, residue)))
         .collect();
     if phases.iter().any(|(_, taps)| taps.is_empty()) {

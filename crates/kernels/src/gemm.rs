@@ -52,12 +52,27 @@ pub struct Extents {
     pub k: usize,
 }
 
+impl Extents {
+    /// Strides may be anything, so places are counted where they cannot overflow.
+    fn check(&self, a: &Matrix, b: &Matrix, c: usize) {
+        assert_eq!(Some(c), self.m.checked_mul(self.n), "an output of another size");
+        if self.m == 0 || self.n == 0 {
+            return;
+        }
+        for (matrix, rows, columns) in [(a, self.m, self.k), (b, self.k, self.n)] {
+            let far = |count: usize, apart: usize| count.saturating_sub(1) as u128 * apart as u128;
+            let last = far(rows, matrix.rows).saturating_add(far(columns, matrix.columns));
+            assert!(self.k == 0 || last < matrix.data.len() as u128, "an operand is too short");
+        }
+    }
+}
+
 /// `c = a·b`, `c` row after row: [`reference::multiply`].
 ///
 /// # Panics
 /// When `c` does not have m·n elements or an operand is too short.
 pub fn multiply_matrices(cpu: &Cpu, extents: Extents, a: Matrix, b: Matrix, c: &mut [f32]) {
-    assert_eq!(c.len(), extents.m * extents.n, "an output of another size");
+    extents.check(&a, &b, c.len());
     multiply(cpu, &Plain { extents, a, b, c: SharedMut::new(c) }, None);
 }
 
@@ -68,7 +83,7 @@ pub fn multiply_matrices(cpu: &Cpu, extents: Extents, a: Matrix, b: Matrix, c: &
 /// # Panics
 /// As [`multiply_matrices`], and when `leaf` is 0.
 pub fn multiply_in_leaves(cpu: &Cpu, extents: Extents, leaf: usize, a: Matrix, b: Matrix, c: &mut [f32]) {
-    assert_eq!(c.len(), extents.m * extents.n, "an output of another size");
+    extents.check(&a, &b, c.len());
     assert!(leaf > 0, "leaves of no terms");
     multiply_leaves(cpu, &InLeaves { plain: Plain { extents, a, b, c: SharedMut::new(c) }, leaf });
 }

@@ -14,6 +14,8 @@ pub struct Perturbation {
     pub registers: Option<usize>,
     /// Terms of a block of k at most.
     pub block: Option<usize>,
+    /// Values of an operand from which on it counts as too large for a near cache.
+    pub far: Option<usize>,
     /// f32 between a cache line and where a buffer begins, 0 to 15.
     pub offset: usize,
     /// The bits that fill every buffer handed out.
@@ -27,6 +29,7 @@ struct State {
     rows: AtomicUsize,
     registers: AtomicUsize,
     block: AtomicUsize,
+    far: AtomicUsize,
     offset: AtomicUsize,
     /// The bits, below a bit that says whether there are any.
     fill: AtomicU64,
@@ -42,6 +45,7 @@ impl State {
             rows: AtomicUsize::new(usize::MAX),
             registers: AtomicUsize::new(usize::MAX),
             block: AtomicUsize::new(usize::MAX),
+            far: AtomicUsize::new(usize::MAX),
             offset: AtomicUsize::new(0),
             fill: AtomicU64::new(0),
             delays: AtomicU64::new(0),
@@ -53,6 +57,7 @@ impl State {
         self.rows.store(limit(to.rows), Relaxed);
         self.registers.store(limit(to.registers), Relaxed);
         self.block.store(limit(to.block), Relaxed);
+        self.far.store(limit(to.far), Relaxed);
         self.offset.store(to.offset.min(15), Relaxed);
         self.fill_with(to.fill);
         self.delays.store(to.delays.map_or(0, |seed| seed | 1), Relaxed);
@@ -68,6 +73,10 @@ impl State {
 
     fn block(&self, terms: usize) -> usize {
         terms.min(self.block.load(Relaxed))
+    }
+
+    fn far(&self, values: usize) -> usize {
+        values.min(self.far.load(Relaxed))
     }
 
     fn fill(&self) -> Option<u32> {
@@ -96,6 +105,11 @@ pub(crate) fn tile(rows: usize, registers: usize) -> (usize, usize) {
 /// `terms` of a block, as far as they are allowed.
 pub(crate) fn block(terms: usize) -> usize {
     STATE.block(terms)
+}
+
+/// `values` that are too many for a near cache, or fewer if so few count.
+pub(crate) fn far(values: usize) -> usize {
+    STATE.far(values)
 }
 
 /// Where buffers begin, in f32 behind a cache line.
@@ -133,13 +147,20 @@ mod tests {
     #[test]
     fn nothing_is_changed_but_what_is_asked_for() {
         let state = State::new();
-        let now = || (state.tile(8, 3), state.block(256), state.offset.load(Relaxed), state.fill());
-        assert_eq!(now(), ((8, 3), 256, 0, None));
-        let odd =
-            Perturbation { rows: Some(3), block: Some(0), offset: 99, fill: Some(0), ..Default::default() };
+        let now =
+            || (state.tile(8, 3), state.block(256), state.far(9), state.offset.load(Relaxed), state.fill());
+        assert_eq!(now(), ((8, 3), 256, 9, 0, None));
+        let odd = Perturbation {
+            rows: Some(3),
+            block: Some(0),
+            far: Some(2),
+            offset: 99,
+            fill: Some(0),
+            ..Default::default()
+        };
         state.set(&odd);
-        assert_eq!(now(), ((3, 3), 1, 15, Some(0)));
+        assert_eq!(now(), ((3, 3), 1, 2, 15, Some(0)));
         state.set(&Perturbation::default());
-        assert_eq!(now(), ((8, 3), 256, 0, None));
+        assert_eq!(now(), ((8, 3), 256, 9, 0, None));
     }
 }

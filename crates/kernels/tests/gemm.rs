@@ -67,6 +67,24 @@ fn products_of_one_row_or_one_column_equal_their_definition() {
 }
 
 #[test]
+fn strides_that_lead_outside_are_refused_however_large() {
+    let values = [1.0; 16];
+    let far = Matrix { data: &values, rows: 1 << 61, columns: 1 << 61 };
+    let near = Matrix::new(&values, 1);
+    for cpu in cpus() {
+        for (left, right) in [(far, near), (near, far)] {
+            let extents = Extents { m: 9, n: 9, k: 1 };
+            let refused = |kernel: &dyn Fn(&mut [f32])| {
+                let mut c = [0.0; 81];
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kernel(&mut c))).is_err()
+            };
+            assert!(refused(&|c| multiply_matrices(&cpu, extents, left, right, c)), "{cpu:?}");
+            assert!(refused(&|c| multiply_in_leaves(&cpu, extents, 2, left, right, c)), "{cpu:?}");
+        }
+    }
+}
+
+#[test]
 fn nothing_times_anything_writes_nothing_or_plus_zero() {
     for cpu in cpus() {
         for (m, n, k) in [(0, 5, 3), (5, 0, 3), (4, 20, 0)] {

@@ -6,7 +6,7 @@ use super::planes::{Grid, Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
 use crate::product::{self, Ahead, LINE, Output, Panel, Product, SLACK, Strewn};
-use crate::{Cpu, Task};
+use crate::{Cpu, Task, perturb};
 use std::ops::Range;
 
 /// Rows that are too few to pack pixels for them that serve as they are,
@@ -219,7 +219,7 @@ impl Product for Direct<'_> {
     }
 
     fn is_far(&self) -> bool {
-        self.patches.images.len().max(self.target.memory.len()) >= FAR
+        self.patches.images.len().max(self.target.memory.len()) >= perturb::far(FAR)
     }
 
     fn touched(&self, columns: Range<usize>, rows: Range<usize>, lines: &mut Vec<*const f32>) {
