@@ -412,9 +412,11 @@ mod tests {
     fn panels_hold_every_column_once_and_differ_by_a_register_at_most() {
         for isa in Isa::present() {
             let kernel = Kernel::of(&Cpu::new(isa, 1).unwrap());
-            for registers in 1..=40 {
+            for (registers, threads) in (1..=40).flat_map(|registers| [1, 2, 3].map(|t| (registers, t))) {
                 let columns = registers * kernel.lanes;
-                let cut = Panel::cut(columns, &kernel);
+                let cut = Panel::cut_for(threads, columns, &kernel);
+                let several = cut.len() >= 4 * threads && cut.len() < registers;
+                assert!(!several || cut.len().is_multiple_of(threads), "{threads} threads: {cut:?}");
                 let ends = cut.iter().map(|panel| panel.columns.end);
                 let starts = cut.iter().map(|panel| panel.columns.start);
                 assert!(std::iter::once(0).chain(ends).eq(starts.chain([columns])));

@@ -208,7 +208,6 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
     }
 }
 
-/// What is a term and what is not, worked out by hand: a weight that is not finite shows it.
 /// The gradient takes pixels by their residue to the stride: only those that there are.
 #[test]
 fn a_stride_far_beyond_the_image_costs_nothing() {
@@ -217,6 +216,7 @@ fn a_stride_far_beyond_the_image_costs_nothing() {
     check(&mut Random(5), 0, &shape);
 }
 
+/// What is a term and what is not, worked out by hand: a weight that is not finite shows it.
 #[test]
 fn taps_on_the_padding_are_terms_and_taps_between_positions_are_not() {
     let mut w = [1.0_f32; 9];
