@@ -22,6 +22,7 @@ mod transpose;
 mod turned;
 
 pub(crate) use batched::{Rows, Sums, Tiles};
+pub(crate) use lanes::prefetch;
 pub(crate) use leaves::{LeafProduct, Strewn, multiply_leaves};
 pub(crate) use transpose::{transpose, transpose_to};
 

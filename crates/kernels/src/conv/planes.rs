@@ -10,6 +10,7 @@
 
 use super::Tap;
 use crate::cpu::SharedMut;
+use crate::product::{LINE, prefetch};
 use crate::{Cpu, Task};
 use std::ops::Range;
 
@@ -275,6 +276,7 @@ impl Task for Stage<'_> {
     #[inline(always)]
     fn run(self) {
         let plane = self.patches.size.0 * self.patches.size.1;
+        let step = self.patches.grid.step.1;
         for (index, channel) in self.channels.enumerate() {
             let from = &self.patches.images[channel * plane..];
             let to = &mut self.scratch[index * self.channel..][..self.channel];
@@ -284,8 +286,12 @@ impl Task for Stage<'_> {
                     zero(to, end..line.to);
                     end = line.to + line.len;
                 }
-                let to = &mut to[line.to..line.to + line.len];
-                copy_line(&from[line.from..], self.patches.grid.step.1, to);
+                // The next channel's pixels, which the processor does not foresee where lines are skipped.
+                let next = from.as_ptr().wrapping_add(line.from + plane);
+                for at in (0..line.len * step).step_by(LINE.max(step)) {
+                    prefetch(next.wrapping_add(at));
+                }
+                copy_line(&from[line.from..], step, &mut to[line.to..line.to + line.len]);
             }
             if self.fresh {
                 zero(to, end..self.channel);
@@ -311,13 +317,7 @@ fn zero(to: &mut [f32], gap: Range<usize>) {
 #[inline(always)]
 fn copy_line(from: &[f32], step: usize, to: &mut [f32]) {
     if step == 2 {
-        // Written so that it is done with whole registers.
-        let last = to.len() - 1;
-        let (pairs, _) = from[..2 * last].as_chunks::<2>();
-        for (value, [first, _]) in to.iter_mut().zip(pairs) {
-            *value = *first;
-        }
-        to[last] = from[2 * last];
+        every_second(from, to);
     } else if step > 1 {
         for (k, value) in to.iter_mut().enumerate() {
             *value = from[k * step];
@@ -335,5 +335,28 @@ fn copy_line(from: &[f32], step: usize, to: &mut [f32]) {
         for (to, from) in rest.iter_mut().zip(from_rest) {
             *to = *from;
         }
+    }
+}
+
+/// `to[k] = from[2k]`, mostly by whole registers: many lines are shorter than a loop that the compiler widens.
+#[inline(always)]
+fn every_second(from: &[f32], to: &mut [f32]) {
+    // Nothing may follow the last value.
+    let pairs = to.len().min(from.len() / 2);
+    let (paired, last) = to.split_at_mut(pairs);
+    if let [last] = last {
+        *last = from[2 * pairs];
+    }
+    let (whole, rest) = paired.as_chunks_mut::<8>();
+    let (from_whole, from_rest) = from[..2 * pairs].as_chunks::<16>();
+    for (to, from) in whole.iter_mut().zip(from_whole) {
+        let (from, mut eight) = (*from, [0.0; 8]);
+        for k in 0..8 {
+            eight[k] = from[2 * k];
+        }
+        *to = eight;
+    }
+    for (value, [first, _]) in rest.iter_mut().zip(from_rest.as_chunks().0) {
+        *value = *first;
     }
 }
