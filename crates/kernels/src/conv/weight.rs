@@ -2,13 +2,15 @@
 //!
 //! Filters lie in the lanes, so only `dy` is packed; a row reads its pixels where they lie. Where a filter is one
 //! pixel, images and `dy` are alike: then the fewer of channels and filters lie in the lanes, since what is packed
-//! serves each row. A product has the same bits whichever factor comes first.
+//! serves each row. A product has the same bits whichever factor comes first. Pixels that a stride skips are left out
+//! before, once for all filters.
 
-use super::Conv;
 use super::planes::{Grid, Patches, Planes};
+use super::{Conv, Tap};
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves};
+use crate::memory::Buffer;
 use crate::product::{LeafProduct, Panel, Strewn, multiply_leaves, transpose, transpose_to};
 use std::ops::Range;
 
@@ -28,6 +30,7 @@ pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
         .collect();
     let conv = conv.flattened();
     let taps = conv.forward_taps();
+    let own = [Tap { index: 0, y: 0, x: 0 }];
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
     let dw = SharedMut::new(dw);
@@ -40,17 +43,35 @@ pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
             grid,
             taps: &taps,
         };
+        let chosen;
+        let patches = if taps.len() == 1 && !patches.are_pixels() {
+            chosen = pixels(cpu, &patches);
+            let (size, grid) = (grid.size, Grid { step: (1, 1), ..grid });
+            Patches { images: &chosen, channels: (channels, 0), size, grid, taps: &own, ..patches }
+        } else {
+            patches
+        };
         let dy = Planar { values: dy, channels: (conv.o, group * filters), chosen: filters };
         let start = group * filters * channels * taps.len();
         let product = WeightGradient { patches, lanes: dy, leaves: &leaves, dw, start, turned: false };
         if patches.are_pixels() && channels < filters {
-            let lanes = Planar { values: x, channels: patches.channels, chosen: channels };
+            let lanes = Planar { values: patches.images, channels: patches.channels, chosen: channels };
             let patches = Patches { images: dy.values, channels: dy.channels, chosen: filters, ..patches };
             multiply_leaves(cpu, &WeightGradient { patches, lanes, turned: true, ..product });
         } else {
             multiply_leaves(cpu, &product);
         }
     });
+}
+
+/// The pixel of each position, where that is one: `[n, channels, positions]`.
+fn pixels(cpu: &Cpu, patches: &Patches) -> Buffer {
+    let plane = patches.grid.size.0 * patches.grid.size.1;
+    let mut chosen = Buffer::take(patches.chosen * patches.grid.positions());
+    for (n, image) in chosen.chunks_exact_mut((patches.chosen * plane).max(1)).enumerate() {
+        Planes::new(patches, n * plane..(n + 1) * plane).stage(cpu, patches, 0..patches.chosen, image, true);
+    }
+    chosen
 }
 
 /// Some channels of `[n, channels, positions]`.
