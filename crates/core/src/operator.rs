@@ -233,8 +233,6 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
     const SAVES: Saves;
     /// The input, of the output's size, whose gradient [`Operator::vjp_over`] writes over the cotangent.
     const OVER: Option<usize> = None;
-    /// The input whose gradient [`Operator::vjp_onto`] adds to what lies in its slot.
-    const ONTO: Option<usize> = None;
 
     /// The shapes it produces from these inputs.
     ///
@@ -263,13 +261,6 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
     fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]) {
         let _ = (cpu, saved, dy, dx);
         unreachable!("{} writes nothing over its cotangent", Self::DOC.name);
-    }
-
-    /// `vjp` over f32 where the slot of input [`Operator::ONTO`], which is wanted, holds what other paths contributed:
-    /// `dx = dx + (∂y/∂x)ᵀ dy`, the addition a rounding of its own. The same bits as one after the other.
-    fn vjp_onto(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
-        let _ = (cpu, saved, dy, dx);
-        unreachable!("{} adds to no gradient", Self::DOC.name);
     }
 
     /// Whether a gradient with respect to input `k` exists (labels and masks have none).
@@ -335,10 +326,6 @@ pub trait Primitive: Debug + Send + Sync {
     fn over(&self) -> Option<usize>;
     /// See [`Operator::vjp_over`].
     fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]);
-    /// See [`Operator::ONTO`].
-    fn onto(&self) -> Option<usize>;
-    /// See [`Operator::vjp_onto`].
-    fn vjp_onto(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]);
     /// See [`Operator::is_differentiable`].
     fn is_differentiable(&self, k: usize) -> bool;
     /// See [`Operator::onnx`].
@@ -369,12 +356,6 @@ impl<O: Operator> Primitive for O {
     }
     fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]) {
         Operator::vjp_over(self, cpu, saved, dy, dx);
-    }
-    fn onto(&self) -> Option<usize> {
-        O::ONTO
-    }
-    fn vjp_onto(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
-        Operator::vjp_onto(self, cpu, saved, dy, dx);
     }
     fn is_differentiable(&self, k: usize) -> bool {
         Operator::is_differentiable(self, k)

@@ -17,9 +17,7 @@ mod weight;
 pub mod winograd;
 
 use crate::Cpu;
-use crate::accumulate::accumulate;
 use crate::cpu::SharedMut;
-use crate::memory::Buffer;
 use crate::memory::Kept;
 use crate::product::multiply;
 use crate::sums::{self, Images};
@@ -174,7 +172,7 @@ pub fn forward_finished(
         };
         let finish = finish.map(|finish| finish.of_group(group * filters..(group + 1) * filters));
         let weights = Weights::Filters { w, terms: channels * taps.len() };
-        let direct = Direct { rows: filters, patches, weights, target, finish, adds: false };
+        let direct = Direct { rows: filters, patches, weights, target, finish };
         // The room is for one group's.
         multiply(cpu, &direct, keep.filter(|_| conv.groups == 1));
     });
@@ -189,26 +187,7 @@ pub fn forward_finished(
 /// When a slice does not have the geometry's size.
 pub fn input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     conv.check(dx.len(), w.len(), dy.len());
-    input_gradients(cpu, &conv.flattened(), dy, w, dx, false);
-}
-
-/// `dx = dx + `[`input_gradient`]: a rounding of its own.
-///
-/// # Panics
-/// When a slice does not have the geometry's size.
-pub fn add_input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    conv.check(dx.len(), w.len(), dy.len());
     let conv = conv.flattened();
-    if conv.stride == (1, 1) && conv.o > 0 {
-        return input_gradients(cpu, &conv, dy, w, dx, true);
-    }
-    // Some pixels may have no term, and are given +0 all the same.
-    let mut gradient = Buffer::take(dx.len());
-    input_gradients(cpu, &conv, dy, w, &mut gradient, false);
-    accumulate(cpu, dx, &gradient);
-}
-
-fn input_gradients(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f32], adds: bool) {
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
     if filters == 0 {
         // No terms.
@@ -218,7 +197,7 @@ fn input_gradients(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f32]
     let residues = (conv.stride.0.min(conv.input.0), conv.stride.1.min(conv.input.1));
     let phases: Vec<_> = (0..residues.0)
         .flat_map(|a| (0..residues.1).map(move |b| (a, b)))
-        .map(|residue| (residue, phase_taps(conv, residue)))
+        .map(|residue| (residue, phase_taps(&conv, residue)))
         .collect();
     if phases.iter().any(|(_, taps)| taps.is_empty()) {
         // Pixels between the positions have no term.
@@ -249,8 +228,7 @@ fn input_gradients(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f32]
                 step: conv.stride,
             };
             let weights = Weights::Channels { w, taps: conv.taps() };
-            let direct = Direct { rows: channels, patches, weights, target, finish: None, adds };
-            multiply(cpu, &direct, None);
+            multiply(cpu, &Direct { rows: channels, patches, weights, target, finish: None }, None);
         });
     }
 }

@@ -7,7 +7,6 @@
 //! Reading order: [`cpu`] (which instructions, how many threads), [`pool`] (who works on what),
 //! [`memory`] (where results go), then the kernels.
 
-mod accumulate;
 pub mod conv;
 pub mod cpu;
 mod denormals;
@@ -24,5 +23,4 @@ mod product;
 pub mod rows;
 pub mod sums;
 
-pub use accumulate::accumulate;
 pub use cpu::{Cpu, CpuError, Isa, Task};

@@ -101,10 +101,6 @@ pub(crate) trait Product: Sync {
     fn finish(&self, _rows: Range<usize>, _place: usize) -> Option<Finish<'_>> {
         None
     }
-    /// Whether outputs are added to what lies in their place.
-    fn adds(&self) -> bool {
-        false
-    }
     /// Whether operands and outputs are too large to lie in a near cache.
     fn is_far(&self) -> bool {
         false
@@ -331,11 +327,9 @@ impl<'a, P: Product> Work<'a, P> {
     fn run(&mut self, tiles: Range<usize>, panels: &[Panel], next: Range<usize>) {
         let (cpu, product, kernel, terms) = (self.cpu, self.product, self.kernel, self.product.terms());
         let mut group = product.group(panels, product.block());
+        let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
         let all = kernel.rows_of(tiles.clone(), product.rows());
         let several = terms > product.block();
-        // Sums of several blocks cannot wait where they are to be added.
-        let place = |panel| product.place(panel).filter(|_| !(several && product.adds()));
-        let places: Vec<Option<usize>> = panels.iter().map(place).collect();
         let mut own = if several { product.ahead(Panel::all(panels)) } else { None };
         let mut after = product.ahead(next);
         for start in (0..terms.max(1)).step_by(product.block()) {
@@ -380,7 +374,6 @@ impl<'a, P: Product> Work<'a, P> {
                     None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
                 };
                 let last = block.end == terms;
-                let there = [to.cast_const()];
                 let finish = place.filter(|_| last).and_then(|place| product.finish(rows.clone(), place));
                 let (right, right_step) = match &as_it_is {
                     Some(panels) => panels[index],
@@ -396,7 +389,7 @@ impl<'a, P: Product> Work<'a, P> {
                     to,
                     stride,
                     resume: start > 0,
-                    earlier: if place.is_some() && product.adds() { &there } else { &[] },
+                    earlier: &[],
                     finish,
                 };
                 // SAFETY: the output was measured where `to` was made, a residual where the product was; tiles of

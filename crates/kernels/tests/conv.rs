@@ -48,8 +48,6 @@ fn check(random: &mut Random, case: usize, shape: &Conv) {
     finished.copy_from_slice(&y);
     let (oh, ow) = shape.output();
     reference::finish(oh * ow, &finish, &mut finished);
-    let there = values(random, case + 3, dx.len());
-    let added: Vec<f32> = there.iter().zip(dx.iter()).map(|(there, dx)| there + dx).collect();
     let shared = Kept::default();
     for cpu in cpus() {
         let what = format!("{shape:?}, {cpu:?}");
@@ -69,9 +67,6 @@ fn check(random: &mut Random, case: usize, shape: &Conv) {
         let mut got = Odd::poisoned(shift + dx.len());
         conv::input_gradient(&cpu, shape, dy, w, &mut got[shift..]);
         assert_same(&got[shift..], &dx, &format!("input gradient, {what}"));
-        got[shift..].copy_from_slice(&there);
-        conv::add_input_gradient(&cpu, shape, dy, w, &mut got[shift..]);
-        assert_same(&got[shift..], &added, &format!("input gradient added, {what}"));
         let mut got = Odd::poisoned(shift + dw.len());
         conv::weight_gradient(&cpu, shape, x, dy, &mut got[shift..]);
         assert_same(&got[shift..], &dw, &format!("weight gradient, {what}"));

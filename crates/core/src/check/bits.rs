@@ -36,10 +36,6 @@ fn canonical(x: f32) -> u32 {
 
 const GRADIENT: &str = "the gradient of input ";
 
-fn added(input: &str) -> String {
-    format!("{GRADIENT}{input}, one of them added to what was there")
-}
-
 fn over_the_cotangent(input: &str) -> String {
     format!("{GRADIENT}{input}, one of them written over the cotangent")
 }
@@ -70,20 +66,6 @@ pub(super) fn compare<O: Operator>(cpus: &[Cpu], case: &Case<O>, drawn: &Drawn, 
         if O::OVER.is_some_and(|over| wanted[over]) {
             let gradients = definition.iter().filter_map(|(name, values)| {
                 Some((over_the_cotangent(name.strip_prefix(GRADIENT)?), values.clone()))
-            });
-            let gradients: Results = gradients.collect();
-            definition.extend(gradients);
-        }
-        // What is added to what was there is the same, then added.
-        if let Some(onto) = O::ONTO.filter(|onto| wanted[*onto]) {
-            let gradients = definition.iter().filter_map(|(name, values)| {
-                let input = name.strip_prefix(GRADIENT)?;
-                let mut values = values.clone();
-                if input == onto.to_string() {
-                    let sums = there(drawn, values.len());
-                    values.iter_mut().zip(sums).for_each(|(value, sum)| *value += sum);
-                }
-                Some((added(input), values))
             });
             let gradients: Results = gradients.collect();
             definition.extend(gradients);
@@ -154,17 +136,6 @@ fn results<O: Operator>(
             results.extend(values.map(|values| (over_the_cotangent(&k.to_string()), values)));
         }
     }
-    if let (Some(cpu), Some(onto)) = (cpu, O::ONTO.filter(|onto| wanted[*onto])) {
-        let gradients = run.vjp::<O>(cotangent, wanted, |saved, dy, dx| {
-            if let Some(sum) = &mut dx[onto] {
-                sum.copy_from_slice(&there(drawn, sum.len()));
-            }
-            operator.vjp_onto(cpu, saved, dy, dx);
-        });
-        for (k, values) in gradients.into_iter().enumerate() {
-            results.extend(values.map(|values| (added(&k.to_string()), values)));
-        }
-    }
     results
 }
 
@@ -195,14 +166,6 @@ fn report<O: Operator>(
             }
         }
     }
-}
-
-/// What a gradient is added to, hostile values among it.
-fn there(drawn: &Drawn, len: usize) -> Vec<f32> {
-    let stream = drawn.stream.at(998, 0);
-    let mut sums: Vec<f32> = (0..len as u64).map(|k| 2.0 * stream.uniform(k) - 1.0).collect();
-    spoil(&mut sums, &stream.at(998, 1));
-    sums
 }
 
 /// Puts a hostile value in about every eighth place.

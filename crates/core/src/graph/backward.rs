@@ -6,7 +6,7 @@ use crate::operator::{Primitive, Saved, Slot};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use crate::watch::{self, Phase, Seen};
-use kinone_kernels::Cpu;
+use kinone_kernels::{Cpu, Task};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
@@ -98,8 +98,7 @@ impl Tensor {
                     let saved = saved.lock().unwrap_or_else(PoisonError::into_inner).take();
                     let mut saved = saved.ok_or(BackwardError::Freed(operator.name()))?;
                     saved.resolve(&cpu)?;
-                    let contributions =
-                        pull_back(&cpu, operator.as_ref(), &node.parents, &saved, adjoint, &mut met);
+                    let contributions = pull_back(&cpu, operator.as_ref(), &node.parents, &saved, adjoint);
                     for (parent, contribution) in contributions {
                         accumulate(&cpu, &mut met, parent, contribution);
                     }
@@ -126,28 +125,19 @@ impl Tensor {
     }
 }
 
-/// One operator's contributions to the adjoints of its parents. What can be written over `adjoint` is. What can
-/// be added to the sum that a parent has `met` so far is, and the sum comes back in its place.
+/// One operator's contributions to the adjoints of its parents. What can be written over `adjoint` is.
 fn pull_back(
     cpu: &Cpu,
     operator: &dyn Primitive,
     parents: &[Option<Arc<Node>>],
     saved: &SavedValues,
     mut adjoint: Array,
-    met: &mut BTreeMap<u64, Met>,
 ) -> Vec<(Arc<Node>, Array)> {
     let wanted = |k: usize| parents[k].is_some() && operator.is_differentiable(k);
     let over = operator.over().filter(|k| wanted(*k));
-    let is_shown = watch::is_watched();
-    let onto = operator.onto().filter(|k| wanted(*k) && over.is_none() && cpu.fuses() && !is_shown);
-    let mut there = onto.and_then(|k| take_met(met, parents, k));
-    let adds = there.is_some();
-    let mut place = |k: usize| match there.take_if(|_| onto == Some(k)) {
-        Some(sum) => sum,
-        None => Array::uninitialized(saved.shapes[k].clone()),
-    };
+    let fresh = |k: usize| Array::uninitialized(saved.shapes[k].clone());
     let mut gradients: Vec<Option<Array>> =
-        (0..parents.len()).map(|k| (wanted(k) && over != Some(k)).then(|| place(k))).collect();
+        (0..parents.len()).map(|k| (wanted(k) && over != Some(k)).then(|| fresh(k))).collect();
     let mut slots: Vec<Slot<f32>> =
         gradients.iter_mut().map(|slot| slot.as_mut().map(Array::data_mut)).collect();
     let read = Saved::new(
@@ -162,10 +152,9 @@ fn pull_back(
             operator.vjp_over(cpu, &read, adjoint.data_mut(), &mut slots);
             gradients[k] = adjoint.reshaped(saved.shapes[k].clone());
         }
-        None if adds => operator.vjp_onto(cpu, &read, adjoint.view(), &mut slots),
         None => operator.vjp(cpu, &read, adjoint.view(), &mut slots),
     }
-    if is_shown {
+    if watch::is_watched() {
         let inputs: Vec<Option<u64>> = parents.iter().map(|x| x.as_ref().map(|node| node.id)).collect();
         for (part, gradient) in gradients.iter().enumerate() {
             if let Some(gradient) = gradient {
@@ -178,17 +167,28 @@ fn pull_back(
     parents.filter_map(|(parent, gradient)| Some((Arc::clone(parent.as_ref()?), gradient?))).collect()
 }
 
-/// The sum so far of the contributions to parent `k`, if there is one, and no other parent is the same node.
-fn take_met(met: &mut BTreeMap<u64, Met>, parents: &[Option<Arc<Node>>], k: usize) -> Option<Array> {
-    let id = parents[k].as_ref()?.id;
-    let same = parents.iter().flatten().filter(|parent| parent.id == id).count();
-    (same == 1).then(|| met.remove(&id)).flatten().map(|met| met.adjoint)
+struct AddAssign<'a>(&'a mut [f32], &'a [f32]);
+
+impl Task for AddAssign<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (a, b) in self.0.iter_mut().zip(self.1) {
+            *a += b;
+        }
+    }
 }
 
 fn accumulate(cpu: &Cpu, met: &mut BTreeMap<u64, Met>, parent: Arc<Node>, contribution: Array) {
     match met.get_mut(&parent.id) {
         Some(Met { adjoint, .. }) => {
-            kinone_kernels::accumulate(cpu, adjoint.data_mut(), contribution.data());
+            let len = adjoint.data().len();
+            cpu.for_slices(len, 16_384, &mut [Some(adjoint.data_mut())], |offset, parts| {
+                for part in parts.iter_mut().flatten() {
+                    let range = offset..offset + part.len();
+                    cpu.vectorize(AddAssign(part, &contribution.data()[range]));
+                }
+            });
         }
         None => {
             met.insert(parent.id, Met { node: parent, adjoint: contribution });

@@ -226,17 +226,6 @@ impl Conv2d {
             Err(error) => unreachable!("shapes were checked: {error}"),
         }
     }
-
-    fn parameter_gradients(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
-        let (x, w) = (saved.input(0), saved.input(1));
-        let g = self.known(x.shape(), w.shape());
-        if let Some(dw) = &mut dx[1] {
-            conv::weight_gradient(cpu, &g.kernel(), x.data(), dy.data(), dw);
-        }
-        if let Some(Some(db)) = dx.get_mut(2) {
-            conv::bias_gradient(cpu, Images { n: g.n, c: g.o, h: g.oh, w: g.ow }, dy.data(), db);
-        }
-    }
 }
 
 impl Operator for Conv2d {
@@ -255,7 +244,6 @@ impl Operator for Conv2d {
             leaves. Without channels y is b.",
     };
     const SAVES: Saves = Saves::inputs(&[0, 1]);
-    const ONTO: Option<usize> = Some(0);
 
     fn shape(&self, x: &[&Shape]) -> Result<Shapes, ShapeError> {
         arity(Self::DOC.name, &[2, 3], x.len())?;
@@ -302,16 +290,12 @@ impl Operator for Conv2d {
         if let Some(dx) = &mut dx[0] {
             conv::input_gradient(cpu, &g.kernel(), dy.data(), w.data(), dx);
         }
-        self.parameter_gradients(cpu, saved, dy, dx);
-    }
-
-    fn vjp_onto(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
-        let (x, w) = (saved.input(0), saved.input(1));
-        if let Some(dx) = &mut dx[0] {
-            let g = self.known(x.shape(), w.shape());
-            conv::add_input_gradient(cpu, &g.kernel(), dy.data(), w.data(), dx);
+        if let Some(dw) = &mut dx[1] {
+            conv::weight_gradient(cpu, &g.kernel(), x.data(), dy.data(), dw);
         }
-        self.parameter_gradients(cpu, saved, dy, dx);
+        if let Some(Some(db)) = dx.get_mut(2) {
+            conv::bias_gradient(cpu, Images { n: g.n, c: g.o, h: g.oh, w: g.ow }, dy.data(), db);
+        }
     }
 
     fn onnx(&self, graph: &mut Fragment, x: &[Value]) -> Result<String, Unsupported> {

@@ -29,8 +29,6 @@ pub(super) struct Direct<'a> {
     pub(super) target: Target<'a>,
     /// What becomes of the sums, constants of the group.
     pub(super) finish: Option<super::Finish<'a>>,
-    /// Whether they are added to what lies in the target.
-    pub(super) adds: bool,
 }
 
 /// Where the outputs go: pixels `origin + step·(i, j)` of images `[n, channels, size]`.
@@ -220,10 +218,6 @@ impl Product for Direct<'_> {
         })
     }
 
-    fn adds(&self) -> bool {
-        self.adds
-    }
-
     fn is_far(&self) -> bool {
         self.patches.images.len().max(self.target.memory.len()) >= perturb::far(FAR)
     }
@@ -260,7 +254,6 @@ impl Product for Direct<'_> {
                 to: memory.pointer(first..first + last + 1),
                 step: (plane, step.1),
                 finish: self.finish,
-                adds: self.adds,
             };
             cpu.vectorize(lines);
         }
@@ -281,15 +274,13 @@ struct Lines<'a> {
     step: (usize, usize),
     /// For sums one after the other.
     finish: Option<super::Finish<'a>>,
-    /// For these too.
-    adds: bool,
 }
 
 impl Task for Lines<'_> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let Lines { from, width, rows, len, first, to, step, finish, adds } = self;
+        let Lines { from, width, rows, len, first, to, step, finish } = self;
         for (index, row) in rows.enumerate() {
             let line = &from[index * width..][..len];
             let at = index * step.0;
@@ -304,7 +295,6 @@ impl Task for Lines<'_> {
             let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), len) };
             match finish {
                 Some(finish) => finish.line(row, first + at, Some(line), to),
-                None if adds => to.iter_mut().zip(line).for_each(|(to, sum)| *to += sum),
                 None => to.copy_from_slice(line),
             }
         }

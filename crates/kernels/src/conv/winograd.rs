@@ -124,7 +124,6 @@ pub fn forward_finished(
             filters: Filters { w, terms: conv.c, columns: conv.o, turned: false },
             keep,
             finish,
-            adds: false,
             y: SharedMut::new(y),
         },
     );
@@ -135,18 +134,6 @@ pub fn forward_finished(
 /// # Panics
 /// As [`forward`].
 pub fn input_gradient(cpu: &Cpu, conv: &Winograd, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    input_gradients(cpu, conv, dy, w, dx, false);
-}
-
-/// `dx = dx + `[`input_gradient`]: a rounding of its own.
-///
-/// # Panics
-/// As [`forward`].
-pub fn add_input_gradient(cpu: &Cpu, conv: &Winograd, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    input_gradients(cpu, conv, dy, w, dx, true);
-}
-
-fn input_gradients(cpu: &Cpu, conv: &Winograd, dy: &[f32], w: &[f32], dx: &mut [f32], adds: bool) {
     conv.check(dx.len(), w.len(), dy.len());
     let offset = (2 - conv.padding.0, 2 - conv.padding.1);
     correlate(
@@ -160,7 +147,6 @@ fn input_gradients(cpu: &Cpu, conv: &Winograd, dy: &[f32], w: &[f32], dx: &mut [
             filters: Filters { w, terms: conv.o, columns: conv.c, turned: true },
             keep: None,
             finish: None,
-            adds,
             y: SharedMut::new(dx),
         },
     );

@@ -39,8 +39,6 @@ pub(super) struct Correlation<'a> {
     pub(super) keep: Option<&'a Kept>,
     /// What becomes of the outputs.
     pub(super) finish: Option<Finish<'a>>,
-    /// Whether they are added to what lies in `y`.
-    pub(super) adds: bool,
     pub(super) y: SharedMut<'a, f32>,
 }
 
@@ -70,7 +68,7 @@ fn together(across: usize, most: usize, height: usize) -> usize {
 
 impl Correlation<'_> {
     fn destination(&self) -> Destination<'_> {
-        Destination { planes: &self.to, y: self.y, finish: self.finish, adds: self.adds }
+        Destination { planes: &self.to, y: self.y, finish: self.finish }
     }
 
     pub(super) fn run<A: Minimal<M, N>, const M: usize, const N: usize>(&self, cpu: &Cpu)

@@ -230,27 +230,6 @@ pub(super) struct Destination<'a> {
     pub(super) planes: &'a Planes,
     pub(super) y: SharedMut<'a, f32>,
     pub(super) finish: Option<Finish<'a>>,
-    pub(super) adds: bool,
-}
-
-/// Adds lines of `len` sums, one after the other, to what lies at `y`, each `plane` after the one before.
-struct AddLines<'a> {
-    sums: &'a [f32],
-    y: *mut f32,
-    plane: usize,
-    len: usize,
-}
-
-impl Task for AddLines<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        for (index, sums) in self.sums.chunks_exact(self.len).enumerate() {
-            // SAFETY: measured where this was made, and nobody else's.
-            let y = unsafe { std::slice::from_raw_parts_mut(self.y.add(index * self.plane), self.len) };
-            y.iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
-        }
-    }
 }
 
 /// Finishes the outputs of some channels, each `plane` after the one before.
@@ -284,11 +263,10 @@ pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
     (rows, channels): (Range<usize>, Range<usize>),
     destination: &Destination,
 ) {
-    let Destination { planes, y, finish, adds } = *destination;
+    let Destination { planes, y, finish } = *destination;
     let ((height, width), across) = (planes.size, planes.tiles.1);
     let deepest = rows.len().min(planes.tiles.0);
     let mut staged = Buffer::take(deepest * M * width * CHUNK);
-    let mut lines = Buffer::take(if adds { staged.len() } else { 0 });
     for (n, down) in planes.runs(rows) {
         let pixels = down.start * M..(down.end * M).min(height);
         for chunk in channels.clone().step_by(CHUNK) {
@@ -310,12 +288,6 @@ pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
             };
             // SAFETY: the buffer holds what the strip needs, and `run` measures the products.
             unsafe { dispatch(cpu, strip) };
-            if adds {
-                let sums = &mut lines[..lanes * positions];
-                transpose(cpu, (positions, lanes), (&staged, CHUNK), (sums, positions));
-                cpu.vectorize(AddLines { sums, y: to, plane, len: positions });
-                continue;
-            }
             // SAFETY: both sides were measured; other calls write other rows or channels.
             unsafe {
                 transpose_to(cpu, (positions, lanes), (staged.as_ptr(), CHUNK), (to, plane));
