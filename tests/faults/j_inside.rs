@@ -92,8 +92,14 @@ fn fault_j03_tiles_and_blocks() {
     let drawn = if is_full() { 60 } else { 3 };
     cases.extend((0..drawn).map(|k| (1 + draw(k) % 8, 1 + draw(k) / 8 % 3, 1 + draw(k) / 64 % 300)));
     for (k, (rows, registers, block)) in cases.iter().enumerate() {
-        let ways =
-            [("ROWS", *rows), ("REGISTERS", *registers), ("BLOCK", *block), ("THREADS", 1 + k as u64 % 3)];
+        let far = [1, u64::MAX][k % 2];
+        let ways = [
+            ("ROWS", *rows),
+            ("REGISTERS", *registers),
+            ("BLOCK", *block),
+            ("FAR", far),
+            ("THREADS", 1 + k as u64 % 3),
+        ];
         is_equal(isa(k), &ways);
     }
     fault.survived(cases.len(), "tiles of 1 to 8 rows and 1 to 3 registers, blocks of 1 to 4096 terms, drawn: equal weights, scores and chain");

@@ -256,12 +256,21 @@ pub(crate) fn multiply(cpu: &Cpu, product: &impl Product, keep: Option<&Kept>) {
     let left = kept.or(packed.as_deref());
     cpu.for_ranges(parts * groups, 1, |range| {
         let mut work = Work::new(cpu, product, kernel, left, tiles.div_ceil(parts), group);
+        let panels = |index: usize| &all[even(all.len(), groups, index % groups)];
+        let ahead = |index| product.ahead(Panel::all(panels(index)));
+        // Of use to those alone that have a second block.
+        let mut own = if product.terms() > product.block() { ahead(range.start) } else { None };
         for index in range {
-            let panels = &all[even(all.len(), groups, index % groups)];
-            let next = &all[even(all.len(), groups, (index + 1) % groups)];
-            work.run(even(tiles, parts, index / groups), panels, Panel::all(next));
+            let mut next = ahead(index + 1);
+            work.run(even(tiles, parts, index / groups), panels(index), &mut own, &mut next);
+            own = next;
         }
     });
+}
+
+/// The block of k after this one, empty after the last.
+fn after(product: &impl Product, block: &Range<usize>) -> Range<usize> {
+    block.end..(block.end + product.block()).min(product.terms())
 }
 
 /// The whole left operand: for each block of k, for each tile, `[k][rows of the tile]`. A part is some rows, and the
@@ -323,15 +332,19 @@ impl<'a, P: Product> Work<'a, P> {
         Work { cpu, product, kernel, left, rows, columns, slot, tiles: Buffer::take(kept * kernel.rows) }
     }
 
-    /// Some rows of some panels, after which come the columns `next`.
-    fn run(&mut self, tiles: Range<usize>, panels: &[Panel], next: Range<usize>) {
+    /// Some rows of some panels. Their own pixels arrive block by block, then the first of those that come next.
+    fn run(
+        &mut self,
+        tiles: Range<usize>,
+        panels: &[Panel],
+        own: &mut Option<Ahead>,
+        next: &mut Option<Ahead>,
+    ) {
         let (cpu, product, kernel, terms) = (self.cpu, self.product, self.kernel, self.product.terms());
         let mut group = product.group(panels, product.block());
         let places: Vec<Option<usize>> = panels.iter().map(|panel| product.place(panel)).collect();
         let all = kernel.rows_of(tiles.clone(), product.rows());
         let several = terms > product.block();
-        let mut own = if several { product.ahead(Panel::all(panels)) } else { None };
-        let mut after = product.ahead(next);
         for start in (0..terms.max(1)).step_by(product.block()) {
             let block = start..(start + product.block()).min(terms);
             let left = match self.left {
@@ -348,9 +361,10 @@ impl<'a, P: Product> Work<'a, P> {
             if as_it_is.is_none() {
                 product.pack_columns(cpu, &group, self.slot, &mut self.columns);
             }
-            let (ahead, soon) = match block.end < terms {
-                true => (&mut own, block.end..(block.end + product.block()).min(terms)),
-                false => (&mut after, 0..product.block().min(terms)),
+            let later = after(product, &block);
+            let (ahead, soon) = match later.is_empty() {
+                true => (&mut *next, 0..product.block().min(terms)),
+                false => (&mut *own, later),
             };
             let lines = ahead.as_mut().map_or(0, |ahead| ahead.begin(soon));
             let share = lines.div_ceil(tiles.len() * panels.len());

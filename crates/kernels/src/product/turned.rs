@@ -15,7 +15,7 @@
 //! together, and the kept operand comes as panels whose lanes are all of use.
 
 use super::tile::{Kernel, Left, Tile};
-use super::{Ahead, Panel, Product, STACK, cut, even, pack_left, transpose};
+use super::{Ahead, Panel, Product, STACK, after, cut, even, pack_left, transpose};
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
@@ -97,11 +97,6 @@ impl<P: Product> Turned<'_, P> {
         (0..terms).step_by(block).map(move |start| start..(start + block).min(terms))
     }
 
-    /// The block after this one, if there is one.
-    fn after(&self, block: &Range<usize>) -> Range<usize> {
-        block.end..(block.end + self.product.block()).min(self.product.terms())
-    }
-
     /// Room for the sums of so many columns: for each panel `[columns][width of the panel]`.
     fn room(&self, columns: usize, panels: &Range<usize>) -> Buffer {
         Buffer::take(columns * Panel::all(&self.panels[panels.clone()]).len())
@@ -135,7 +130,8 @@ impl<P: Product> Turned<'_, P> {
                 groups.max(shares.min(columns / STAGED)).next_multiple_of(cpu.threads()).min(columns);
             return cpu.for_ranges(groups, 1, |range| {
                 let ahead = |group| product.ahead(even(columns, groups, group));
-                let mut own = ahead(range.start);
+                // Of use to those alone that have a second block.
+                let mut own = if product.terms() > product.block() { ahead(range.start) } else { None };
                 for group in range {
                     let mut next = if group + 1 < groups { ahead(group + 1) } else { None };
                     self.run_staging(even(columns, groups, group), &mut own, &mut next);
@@ -175,10 +171,10 @@ impl<P: Product> Turned<'_, P> {
         let mut group = product.group(&[Panel::narrow(columns.clone())], product.block());
         for block in self.blocks() {
             product.stage(cpu, &mut group, block.clone());
-            let after = self.after(&block);
-            let (ahead, soon) = match after.is_empty() {
+            let later = after(product, &block);
+            let (ahead, soon) = match later.is_empty() {
                 true => (&mut *next, 0..product.block().min(product.terms())),
-                false => (&mut *own, after),
+                false => (&mut *own, later),
             };
             let ahead = ahead.as_mut().map(|ahead| (ahead.begin(soon), ahead));
             let strewn = product.strewn(&group, columns.clone(), block.clone());
@@ -211,7 +207,7 @@ impl<P: Product> Turned<'_, P> {
             left_over = rest;
             let next = match panel + 1 < panels.end {
                 true => self.right(panel + 1, &block),
-                false => self.right(panels.start, &self.after(&block)),
+                false => self.right(panels.start, &after(self.product, &block)),
             };
             let run = |some: Range<usize>, asked: &[*const f32], sums: &mut [f32]| {
                 let tile = Tile {
