@@ -1,9 +1,10 @@
-//! Filters to transformed filters and back, in f64 and rounded once. Columns of the product lie in the lanes.
+//! Filters to transformed filters and back, in f64 and rounded once. Columns of the product lie in the lanes: the loop
+//! over them is the inner one, which the compiler makes registers of.
 
-use super::line::{Minimal, Number};
+use super::line::Minimal;
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{Panel, transpose, transpose_to};
+use crate::product::{Panel, prefetch, transpose, transpose_to};
 use crate::{Cpu, Task};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -13,54 +14,6 @@ const TAPS: usize = 9;
 const TERMS: usize = 16;
 /// Filters transformed together.
 const LANES: usize = 8;
-
-/// Several numbers of double precision.
-#[derive(Clone, Copy)]
-struct Wide([f64; LANES]);
-
-impl Wide {
-    #[inline(always)]
-    fn of(from: &[f32; LANES]) -> Wide {
-        let mut wide = Wide([0.0; LANES]);
-        for l in 0..LANES {
-            wide.0[l] = f64::from(from[l]);
-        }
-        wide
-    }
-
-    #[inline(always)]
-    fn narrow(self) -> [f32; LANES] {
-        let mut narrow = [0.0; LANES];
-        for l in 0..LANES {
-            narrow[l] = self.0[l] as f32;
-        }
-        narrow
-    }
-}
-
-impl Number for Wide {
-    #[inline(always)]
-    fn add(mut self, b: Wide) -> Wide {
-        for l in 0..LANES {
-            self.0[l] += b.0[l];
-        }
-        self
-    }
-    #[inline(always)]
-    fn sub(mut self, b: Wide) -> Wide {
-        for l in 0..LANES {
-            self.0[l] -= b.0[l];
-        }
-        self
-    }
-    #[inline(always)]
-    fn times(mut self, k: f64) -> Wide {
-        for l in 0..LANES {
-            self.0[l] *= k;
-        }
-        self
-    }
-}
 
 /// The filters of a correlation: a column a filter, a term a channel of it.
 #[derive(Clone, Copy)]
@@ -133,30 +86,43 @@ impl<A: Minimal<M, N>, const M: usize, const N: usize> Task for Forth<'_, A, M, 
         let padded = self.width.next_multiple_of(LANES);
         for (term, taps) in self.staged.chunks_exact(TAPS * padded).take(self.terms).enumerate() {
             for lane in (0..self.width).step_by(LANES) {
-                let mut columns = [[Wide([0.0; LANES]); N]; 3];
-                for j in 0..3 {
-                    let mut g = [Wide([0.0; LANES]); 3];
-                    for i in 0..3 {
+                let mut filters = [[[0.0f32; LANES]; 3]; 3];
+                for i in 0..3 {
+                    for j in 0..3 {
                         let tap = if self.turned { TAPS - 1 - (i * 3 + j) } else { i * 3 + j };
                         if let Some(from) = taps[tap * padded + lane..].first_chunk() {
-                            g[i] = Wide::of(from);
+                            filters[i][j] = *from;
                         }
                     }
-                    columns[j] = A::filter(g);
+                }
+                let mut squares = [[[0.0f32; LANES]; N]; N];
+                for l in 0..LANES {
+                    let mut columns = [[0.0; N]; 3];
+                    for j in 0..3 {
+                        let mut g = [0.0; 3];
+                        for i in 0..3 {
+                            g[i] = f64::from(filters[i][j][l]);
+                        }
+                        columns[j] = A::filter(g);
+                    }
+                    for i in 0..N {
+                        let row = A::filter([columns[0][i], columns[1][i], columns[2][i]]);
+                        for j in 0..N {
+                            squares[i][j][l] = row[j] as f32;
+                        }
+                    }
                 }
                 let len = LANES.min(self.width - lane);
                 for i in 0..N {
-                    let row = A::filter([columns[0][i], columns[1][i], columns[2][i]]);
                     for j in 0..N {
-                        let values = row[j].narrow();
                         let at = (i * N + j) * self.element + term * self.width + lane;
                         // SAFETY: below the room that `to` has.
                         unsafe {
                             let to = self.to.add(at);
                             if len == LANES {
-                                to.cast::<[f32; LANES]>().write_unaligned(values);
+                                to.cast::<[f32; LANES]>().write_unaligned(squares[i][j]);
                             } else {
-                                write_some(to, &values[..len]);
+                                write_some(std::slice::from_raw_parts_mut(to, len), &squares[i][j]);
                             }
                         }
                     }
@@ -167,13 +133,9 @@ impl<A: Minimal<M, N>, const M: usize, const N: usize> Task for Forth<'_, A, M, 
 }
 
 /// For the last columns of a narrow panel; apart, or each whole write becomes such a call.
-///
-/// # Safety
-/// There is room for them at `to`.
 #[cold]
-unsafe fn write_some(to: *mut f32, values: &[f32]) {
-    // SAFETY: the caller's promise.
-    unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len()) }
+fn write_some(to: &mut [f32], values: &[f32; LANES]) {
+    to.copy_from_slice(&values[..to.len()]);
 }
 
 /// Writes `dw[filter][channel][tap]` from the sums of some channels and the filters of a panel, `[row][panel.width]`
@@ -221,31 +183,45 @@ impl<A: Minimal<M, N>, const M: usize, const N: usize> Task for Back<'_, A, M, N
         for row in 0..self.rows {
             for lane in (0..self.width).step_by(LANES) {
                 let len = LANES.min(self.width - lane);
-                let mut columns = [[Wide([0.0; LANES]); 3]; N];
-                for j in 0..N {
-                    let mut s = [Wide([0.0; LANES]); N];
-                    for i in 0..N {
+                let mut squares = [[[0.0f32; LANES]; N]; N];
+                for i in 0..N {
+                    for j in 0..N {
                         let from = &self.sums[(i * N + j) * self.element + row * self.width + lane..];
+                        prefetch(from.as_ptr().wrapping_add(self.width));
                         match from.first_chunk() {
-                            Some(from) if len == LANES => s[i] = Wide::of(from),
-                            _ => {
-                                let mut part = [0.0; LANES];
-                                part[..len].copy_from_slice(&from[..len]);
-                                s[i] = Wide::of(&part);
-                            }
+                            Some(from) if len == LANES => squares[i][j] = *from,
+                            _ => squares[i][j][..len].copy_from_slice(&from[..len]),
                         }
                     }
-                    columns[j] = A::taps(s);
+                }
+                let mut filters = [[[0.0f32; LANES]; 3]; 3];
+                for l in 0..LANES {
+                    let mut columns = [[0.0; 3]; N];
+                    for j in 0..N {
+                        let mut s = [0.0; N];
+                        for i in 0..N {
+                            s[i] = f64::from(squares[i][j][l]);
+                        }
+                        columns[j] = A::taps(s);
+                    }
+                    for i in 0..3 {
+                        let mut s = [0.0; N];
+                        for j in 0..N {
+                            s[j] = columns[j][i];
+                        }
+                        let taps = A::taps(s);
+                        for j in 0..3 {
+                            filters[i][j][l] = taps[j] as f32;
+                        }
+                    }
                 }
                 for i in 0..3 {
-                    let mut s = [Wide([0.0; LANES]); N];
-                    for j in 0..N {
-                        s[j] = columns[j][i];
-                    }
-                    let taps = A::taps(s);
                     for j in 0..3 {
                         let to = &mut self.staged[(row * TAPS + i * 3 + j) * self.width + lane..];
-                        to[..len].copy_from_slice(&taps[j].narrow()[..len]);
+                        match to.first_chunk_mut() {
+                            Some(to) if len == LANES => *to = filters[i][j],
+                            _ => write_some(&mut to[..len], &filters[i][j]),
+                        }
                     }
                 }
             }
