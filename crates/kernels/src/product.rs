@@ -20,8 +20,9 @@ mod leaves;
 mod tile;
 mod transpose;
 mod turned;
+mod values;
 
-pub(crate) use batched::{Rows, Sums, Tiles};
+pub(crate) use batched::{Rows, Soon, Sums, Tiles};
 pub(crate) use lanes::prefetch;
 pub(crate) use leaves::{LeafProduct, Strewn, multiply_leaves};
 pub(crate) use transpose::{transpose, transpose_to};

@@ -28,6 +28,13 @@ pub(crate) struct Sums<'a> {
     pub(crate) earlier: &'a [*const f32],
 }
 
+/// The operands of the product to come, if they lie as those of this one do: they arrive meanwhile.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Soon<'a> {
+    pub(crate) left: Option<&'a [f32]>,
+    pub(crate) right: Option<&'a [f32]>,
+}
+
 impl Tiles {
     pub(crate) fn of(cpu: &Cpu) -> Tiles {
         Tiles(Kernel::of(cpu))
@@ -69,13 +76,19 @@ impl Tiles {
     ///
     /// # Panics
     /// When an operand is short.
-    pub(crate) unsafe fn multiply(&self, left: Rows, right: &[f32], width: usize, sums: Sums) {
+    pub(crate) unsafe fn multiply(
+        &self,
+        left: Rows,
+        (right, width): (&[f32], usize),
+        sums: Sums,
+        soon: Soon,
+    ) {
         let Rows { data, row, term, extent: (rows, terms) } = left;
         let tile = Tile {
-            left: Left::Even { data, row, term },
+            left: Left::Even { data, row, term, next: soon.left },
             right,
             right_step: width,
-            next: None,
+            next: soon.right,
             asked: &[],
             terms,
             to: sums.to,

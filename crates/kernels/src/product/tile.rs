@@ -2,6 +2,7 @@
 
 use super::even;
 use super::lanes::{Lanes, Plain, prefetch, prefetch_far, prefetch_to_write};
+use super::values::{Even, Packed, Strewn, Values};
 use crate::{Cpu, Isa, perturb};
 use std::ops::Range;
 
@@ -51,8 +52,8 @@ pub(super) enum Left<'a> {
     Packed(&'a [f32]),
     /// Value (i, k) at `data[bases[i] + steps[k]]`.
     Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [usize] },
-    /// Value (i, k) at `data[i·row + k·term]`.
-    Even { data: &'a [f32], row: usize, term: usize },
+    /// Value (i, k) at `data[i·row + k·term]`; and the left operand to come, if it lies as this one does.
+    Even { data: &'a [f32], row: usize, term: usize, next: Option<&'a [f32]> },
 }
 
 impl<'a> Left<'a> {
@@ -61,18 +62,23 @@ impl<'a> Left<'a> {
         match self {
             Left::Packed(values) => Left::Packed(&values[first * terms..]),
             Left::Strewn { data, bases, steps } => Left::Strewn { data, bases: &bases[first..], steps },
-            Left::Even { data, row, term } => Left::Even { data: &data[first * row..], row, term },
+            Left::Even { data, row, term, next } => {
+                let next = next.and_then(|next| next.get(first * row..));
+                Left::Even { data: &data[first * row..], row, term, next }
+            }
         }
     }
 }
 
 /// The same for the loop.
-struct Raw {
-    a: *const f32,
-    bases: *const usize,
-    steps: *const usize,
-    row: usize,
-    term: usize,
+pub(super) struct Raw {
+    pub(super) a: *const f32,
+    pub(super) bases: *const usize,
+    pub(super) steps: *const usize,
+    pub(super) row: usize,
+    pub(super) term: usize,
+    /// From the left operand to the one to come, as `next`.
+    left_next: isize,
     b: *const f32,
     b_step: usize,
     /// From the right operand to the one to come, in bytes; 0 where there is none, to ask for what is there.
@@ -81,7 +87,7 @@ struct Raw {
     asked_len: usize,
     /// So many are asked for with each tile.
     share: usize,
-    terms: usize,
+    pub(super) terms: usize,
     c: *mut f32,
     stride: usize,
     resume: bool,
@@ -156,7 +162,7 @@ impl Kernel {
         assert!((1..=self.wide).contains(&wide) && wide * self.lanes == width, "no such tile");
         let last = tile.terms.saturating_sub(1) * tile.right_step + width;
         assert!(tile.terms == 0 || tile.right.len() >= last, "a short right operand");
-        let (mut bases, mut steps, mut apart) = ([].as_slice(), [].as_slice(), (0, 0));
+        let (mut bases, mut steps, mut apart) = ([].as_slice(), [].as_slice(), (0, 0, 0));
         let (a, loops) = match tile.left {
             Left::Packed(a) => {
                 assert!(a.len() >= tile.terms * rows, "a short left operand");
@@ -167,10 +173,10 @@ impl Kernel {
                 (bases, steps) = (of_rows, of_terms);
                 (data, self.strewn)
             }
-            Left::Even { data, row, term } => {
+            Left::Even { data, row, term, next } => {
                 let last = rows.saturating_sub(1) * row + tile.terms.saturating_sub(1) * term;
                 assert!(last < data.len() || tile.terms == 0, "a short left operand");
-                apart = (row, term);
+                apart = (row, term, distance(data, next));
                 (data, self.even)
             }
         };
@@ -187,11 +193,10 @@ impl Kernel {
             steps: steps.as_ptr(),
             row: apart.0,
             term: apart.1,
+            left_next: apart.2,
             b: tile.right.as_ptr(),
             b_step: tile.right_step,
-            next: tile
-                .next
-                .map_or(0, |next| (next.as_ptr() as isize).wrapping_sub(tile.right.as_ptr() as isize)),
+            next: distance(tile.right, tile.next),
             asked: tile.asked.as_ptr(),
             asked_len: tile.asked.len(),
             share,
@@ -222,77 +227,9 @@ impl Kernel {
     }
 }
 
-/// One value of the left operand a row, term by term.
-trait Values<const ROWS: usize>: Sized {
-    /// Of the rows from `first` on.
-    unsafe fn of(raw: &Raw, first: usize) -> Self;
-    /// The value of row `i` for this term.
-    unsafe fn value(&self, i: usize) -> f32;
-    unsafe fn advance(&mut self);
-}
-
-struct Packed(*const f32);
-
-impl<const ROWS: usize> Values<ROWS> for Packed {
-    #[inline(always)]
-    unsafe fn of(raw: &Raw, first: usize) -> Self {
-        Packed(raw.a.wrapping_add(first * raw.terms))
-    }
-    #[inline(always)]
-    unsafe fn value(&self, i: usize) -> f32 {
-        // SAFETY: the caller of the loop promised ROWS values a term.
-        unsafe { *self.0.add(i) }
-    }
-    #[inline(always)]
-    unsafe fn advance(&mut self) {
-        self.0 = self.0.wrapping_add(ROWS);
-    }
-}
-
-struct Strewn<const ROWS: usize> {
-    rows: [*const f32; ROWS],
-    steps: *const usize,
-}
-
-impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
-    #[inline(always)]
-    unsafe fn of(raw: &Raw, first: usize) -> Self {
-        // SAFETY: the caller of the loop promised a base a row.
-        let rows = std::array::from_fn(|i| unsafe { raw.a.wrapping_add(*raw.bases.add(first + i)) });
-        Strewn { rows, steps: raw.steps }
-    }
-    #[inline(always)]
-    unsafe fn value(&self, i: usize) -> f32 {
-        // SAFETY: the caller of the loop promised a step a term, and that base + step is inside.
-        unsafe { *self.rows[i].add(*self.steps) }
-    }
-    #[inline(always)]
-    unsafe fn advance(&mut self) {
-        self.steps = self.steps.wrapping_add(1);
-    }
-}
-
-struct Even<const ROWS: usize> {
-    rows: [*const f32; ROWS],
-    at: usize,
-    term: usize,
-}
-
-impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
-    #[inline(always)]
-    unsafe fn of(raw: &Raw, first: usize) -> Self {
-        let row = |i: usize| raw.a.wrapping_add((first + i) * raw.row);
-        Even { rows: std::array::from_fn(row), at: 0, term: raw.term }
-    }
-    #[inline(always)]
-    unsafe fn value(&self, i: usize) -> f32 {
-        // SAFETY: the last value was measured where `raw` was made.
-        unsafe { *self.rows[i].add(self.at) }
-    }
-    #[inline(always)]
-    unsafe fn advance(&mut self) {
-        self.at += self.term;
-    }
+/// From some values to those to come, in bytes; 0 where there are none.
+fn distance(from: &[f32], to: Option<&[f32]>) -> isize {
+    to.map_or(0, |to| (to.as_ptr() as isize).wrapping_sub(from.as_ptr() as isize))
 }
 
 /// Parts of a tile's terms, before each of which it asks for some of the cache lines.
@@ -382,6 +319,7 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
         macro_rules! term {
             () => {
                 prefetch_far(b.wrapping_byte_offset(next));
+                left.ask(raw.left_next);
                 let mut columns = [V::splat(0.0); WIDE];
                 for j in 0..WIDE {
                     columns[j] = V::load(b.add(j * V::COUNT));

@@ -14,13 +14,13 @@ use crate::Cpu;
 use crate::conv::Finish;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
-use crate::product::{Panel, Rows, Sums, Tiles};
+use crate::product::{Panel, Rows, Soon, Sums, Tiles};
 use std::ops::Range;
 
 /// Transformed filters of at most so many values are shared.
 const SHARED: usize = 1 << 20;
 /// Tiles that a thread takes through all steps at once, at most.
-const TILES: usize = 42;
+const TILES: usize = 56;
 /// Tiles whose products of some columns a thread keeps before it transforms them back, at most.
 const COLUMN_TILES: usize = 60;
 /// Columns whose filters a thread transforms before it multiplies by them, about.
@@ -217,17 +217,30 @@ impl Correlation<'_> {
             let some = first..(first + few).min(rows.end);
             let count = some.len() * across;
             let each = apart(count * padded);
+            let start = (first - rows.start) * across * stride;
+            let right = |e: usize, panel: &Panel| {
+                &filters[e * element + channels * (panel.columns.start - columns.start)..]
+            };
             for e in 0..N * N {
-                let data = &data[e * of_squares + (first - rows.start) * across * stride..];
-                let left = Rows { data, row: *stride, term: 1, extent: (count, channels) };
-                for panel in panels {
+                let square = &data[e * of_squares + start..];
+                let left = Rows { data: square, row: *stride, term: 1, extent: (count, channels) };
+                // The next element, or the first one of the next tiles.
+                let (next, later) = if e + 1 < N * N {
+                    (e + 1, (e + 1) * of_squares + start)
+                } else {
+                    (0, start + count * stride)
+                };
+                for (index, panel) in panels.iter().enumerate() {
                     let column = panel.columns.start - columns.start;
                     let to = &mut products[e * each + column..];
                     let to = &mut to[..(count - 1) * padded + panel.width];
                     let sums = Sums { to: to.as_mut_ptr(), stride: padded, earlier: &[] };
-                    let right = &filters[e * element + channels * column..];
+                    let after = panels
+                        .get(index + 1)
+                        .map_or_else(|| right(next, &panels[0]), |panel| right(e, panel));
+                    let soon = Soon { left: data.get(later..), right: Some(after) };
                     // SAFETY: `to` has a row of the panel's width for each tile.
-                    unsafe { tiles.multiply(left, right, panel.width, sums) };
+                    unsafe { tiles.multiply(left, (right(e, panel), panel.width), sums, soon) };
                 }
             }
             let products = Products { data: &products, element: each, stride: padded, first };
@@ -322,8 +335,9 @@ impl Block {
         let stride = padded(self.width);
         let start = e * apart(self.tiles * stride) + some.start * stride + column;
         let to = &mut self.products[start..][..(some.len() - 1) * stride + width];
+        let sums = Sums { to: to.as_mut_ptr(), stride, earlier: &[] };
         // SAFETY: `to` has a row of the panel's width for each tile.
-        unsafe { tiles.multiply(left, right, width, Sums { to: to.as_mut_ptr(), stride, earlier: &[] }) };
+        unsafe { tiles.multiply(left, (right, width), sums, Soon::default()) };
     }
 
     fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(

@@ -11,7 +11,7 @@ use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::leaves::tile_leaves;
 use crate::memory::Buffer;
-use crate::product::{Panel, Rows, Sums, Tiles};
+use crate::product::{Panel, Rows, Soon, Sums, Tiles};
 use std::ops::Range;
 
 /// Transformed squares of at most about so many values are kept at once.
@@ -68,6 +68,13 @@ struct Squares<'a> {
     /// Of cotangents, for each element, for each panel, `[tile][panel.width]`.
     u: Buffer,
     width: usize,
+}
+
+/// One of the products: an element of the square, some channels, and a panel of filters.
+struct Part<'a> {
+    element: usize,
+    rows: Range<usize>,
+    panel: &'a Panel,
 }
 
 /// The extents that all steps share.
@@ -160,12 +167,17 @@ impl WeightGradient<'_> {
             let squares = self.squares::<A, M, N>(cpu, layout, leaves);
             let kept = SharedMut::new(&mut kept);
             cpu.for_ranges(N * N * panels.len(), 1, |range| {
+                let part = |index: usize| Part {
+                    element: index / panels.len(),
+                    rows: 0..channels,
+                    panel: &panels[index % panels.len()],
+                };
                 for index in range {
-                    let (e, panel) = (index / panels.len(), &panels[index % panels.len()]);
+                    let Part { element: e, panel, .. } = part(index);
                     let start = e * element + slots * channels * panel.columns.start;
                     // SAFETY: every element and panel has sums of its own.
                     let sums = unsafe { kept.slice(start..start + slots * channels * panel.width) };
-                    squares.multiply(layout, e, 0..channels, panel, sums);
+                    squares.multiply(layout, &part(index), sums, &part(index + 1));
                 }
             });
         }
@@ -202,15 +214,19 @@ impl WeightGradient<'_> {
         let widest = panels.iter().map(|panel| panel.width).max().unwrap_or(0);
         cpu.for_ranges(channels.div_ceil(height) * panels.len(), 1, |range| {
             let mut own = Buffer::take(N * N * apart(slots * height * widest));
-            for index in range {
-                let panel = &panels[index % panels.len()];
+            let part = |index: usize, element: usize| {
                 let first = index / panels.len() * height;
                 let rows = first..(first + height).min(channels);
+                Part { element, rows, panel: &panels[index % panels.len()] }
+            };
+            for index in range {
+                let Part { rows, panel, .. } = part(index, 0);
                 let size = slots * rows.len() * panel.width;
                 let element = apart(size);
                 for e in 0..N * N {
                     let sums = &mut own[e * element..e * element + size];
-                    squares.multiply(layout, e, rows.clone(), panel, sums);
+                    let next = if e + 1 < N * N { part(index, e + 1) } else { part(index + 1, 0) };
+                    squares.multiply(layout, &part(index, e), sums, &next);
                 }
                 taps::<A, M, N>(cpu, (&own, element), (rows, channels), panel, self.dw);
             }
@@ -219,13 +235,20 @@ impl WeightGradient<'_> {
 }
 
 impl Squares<'_> {
-    /// Adds element `e` of the leaves to the sums `[slot][row][panel.width]` of some channels and a panel.
-    fn multiply(&self, layout: &Layout, e: usize, rows: Range<usize>, panel: &Panel, sums: &mut [f32]) {
+    /// Inputs and cotangents of a part, from its first on.
+    fn operands(&self, part: &Part) -> Option<(&[f32], &[f32])> {
+        let (v, u) = (apart(self.count * self.stride), apart(self.count * self.width));
+        let inputs = self.v.get(part.element * v + part.rows.start..)?;
+        Some((inputs, self.u.get(part.element * u + self.count * part.panel.columns.start..)?))
+    }
+
+    /// Adds a part of the leaves to the sums `[slot][row][panel.width]`. The operands of the next one arrive meanwhile.
+    fn multiply(&self, layout: &Layout, part: &Part, sums: &mut [f32], next: &Part) {
+        let Part { rows, panel, .. } = part;
         let slot = rows.len() * panel.width;
         assert_eq!(sums.len(), layout.slots * slot, "sums of another size");
-        let (v, u) = (apart(self.count * self.stride), apart(self.count * self.width));
-        let data = &self.v[e * v..(e + 1) * v];
-        let right = &self.u[e * u + self.count * panel.columns.start..];
+        let (now, next) = (self.operands(part), self.operands(next));
+        let (inputs, cotangents) = now.unwrap_or_default();
         let sums = sums.as_mut_ptr();
         let mut earlier: Vec<*const f32> = Vec::new();
         for leaf in self.leaves {
@@ -233,11 +256,16 @@ impl Squares<'_> {
             let terms = leaf.rows.len() * layout.across;
             earlier.clear();
             earlier.extend(leaf.earlier.iter().map(|sum| sums.wrapping_add(sum * slot).cast_const()));
-            let data = &data[start * self.stride + rows.start..];
+            let data = &inputs[start * self.stride..];
             let left = Rows { data, row: 1, term: self.stride, extent: (rows.len(), terms) };
+            let right = (&cotangents[start * panel.width..], panel.width);
             let to = Sums { to: sums.wrapping_add(leaf.sum * slot), stride: panel.width, earlier: &earlier };
+            let soon = Soon {
+                left: next.and_then(|(inputs, _)| inputs.get(start * self.stride..)),
+                right: next.and_then(|(_, cotangents)| cotangents.get(start * panel.width..)),
+            };
             // SAFETY: there are `slots` sums, measured above, and they belong to this thread.
-            unsafe { layout.tiles.multiply(left, &right[start * panel.width..], panel.width, to) };
+            unsafe { layout.tiles.multiply(left, right, to, soon) };
         }
     }
 }
