@@ -7,7 +7,7 @@ pub mod reference;
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::product::{
-    self, LeafProduct, Output, Panel, Product, Strewn, multiply, multiply_leaves, transpose,
+    self, LeafProduct, Output, Panel, Product, Step, Strewn, multiply, multiply_leaves, transpose,
 };
 use std::ops::Range;
 
@@ -196,7 +196,7 @@ impl LeafProduct for InLeaves<'_> {
     ) -> Strewn<'s> {
         let a = self.plain.a;
         let bases = rows.map(|i| i * a.rows).collect();
-        Strewn::new(a.data, bases, terms.map(|k| k * a.columns).collect())
+        Strewn::new(a.data, bases, terms.map(|k| Step::to(k * a.columns)).collect())
     }
     fn pack_columns(&self, cpu: &Cpu, panel: &Panel, terms: Range<usize>, out: &mut [f32]) {
         let out = &mut out[..terms.len() * panel.width];

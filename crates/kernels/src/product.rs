@@ -15,6 +15,7 @@
 
 mod batched;
 mod fma;
+mod gaps;
 pub(crate) mod lanes;
 mod leaves;
 mod tile;
@@ -23,15 +24,17 @@ mod turned;
 mod values;
 
 pub(crate) use batched::{Rows, Soon, Sums, Tiles};
+pub(crate) use gaps::Present;
 pub(crate) use lanes::prefetch;
 pub(crate) use leaves::{LeafProduct, Strewn, multiply_leaves};
 pub(crate) use transpose::{transpose, transpose_to};
 
-use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
+use crate::{Cpu, Task};
 use std::ops::Range;
-pub(crate) use tile::Finish;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+pub(crate) use tile::{Finish, Step};
 use tile::{Kernel, Left, Tile};
 
 /// Columns whose panels a thread packs together for each block of k: at least, and at most. They stay in the
@@ -89,6 +92,14 @@ pub(crate) trait Product: Sync {
     /// columns are the rows here.
     fn strewn<'g>(&'g self, _: &'g Self::Group, _columns: Range<usize>, _terms: Range<usize>) -> Strewn<'g> {
         Strewn::default()
+    }
+    /// Which terms of strewn columns are +0 times something, where there are any.
+    fn present(&self) -> Option<Present> {
+        None
+    }
+    /// One sum, as it is defined; of a product that is not whole by [`Product::present`].
+    fn sum(&self, _row: usize, _column: usize) -> f32 {
+        unreachable!("a product whose terms are all present")
     }
     /// What getting `columns` ready will read, where that lies far, and in too many places for the processor to foresee.
     fn ahead(&self, _columns: Range<usize>) -> Option<Ahead> {
@@ -275,7 +286,7 @@ fn after(product: &impl Product, block: &Range<usize>) -> Range<usize> {
 }
 
 /// The whole left operand: for each block of k, for each tile, `[k][rows of the tile]`. A part is some rows, and the
-/// height of their tiles.
+/// height of their tiles. One more value says whether all these are finite: +0 if so, else NaN.
 fn pack_left(
     cpu: &Cpu,
     product: &impl Product,
@@ -283,8 +294,9 @@ fn pack_left(
     part: impl Fn(usize) -> (Range<usize>, usize) + Sync,
 ) -> Buffer {
     let (rows, terms) = (product.rows(), product.terms());
-    let mut left = Buffer::take(rows * terms);
-    let shared = SharedMut::new(&mut left);
+    let mut left = Buffer::take(rows * terms + 1);
+    let (values, probe) = left.split_at_mut(rows * terms);
+    let (shared, finite) = (SharedMut::new(values), AtomicBool::new(true));
     let blocks = terms.div_ceil(product.block());
     cpu.for_ranges(blocks * parts, 1, |range| {
         for index in range {
@@ -295,9 +307,25 @@ fn pack_left(
             // SAFETY: every part is other rows of other terms.
             let out = unsafe { shared.slice(at(part.start)..at(part.end)) };
             product.pack_rows(cpu, part, height, block, out);
+            if !cpu.vectorize(Finite(out)) {
+                finite.store(false, Relaxed);
+            }
         }
     });
+    probe[0] = if finite.into_inner() { 0.0 } else { f32::NAN };
     left
+}
+
+/// Whether values are finite.
+struct Finite<'a>(&'a [f32]);
+
+impl Task for Finite<'_> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        // All bits of the exponent are set in infinities and NaN.
+        self.0.iter().fold(0, |found, value| found | u32::from(value.to_bits() << 1 >= 0xff << 24)) == 0
+    }
 }
 
 /// One thread's work.

@@ -216,6 +216,50 @@ fn a_stride_far_beyond_the_image_costs_nothing() {
     check(&mut Random(5), 0, &shape);
 }
 
+/// Terms on the padding are left out where that changes nothing: not where a sum would end with −0, nor where a weight
+/// is not finite.
+#[test]
+fn terms_on_the_padding_count_where_they_change_a_sum() {
+    for (n, side) in [(9, 4), (5, 7), (1, 7), (2, 14)] {
+        let shape = Conv { n, c: 16, input: (side, side), o: 16, ..PLAIN };
+        let tiny = 1.0e-30;
+        let x = vec![tiny; inputs(&shape)];
+        // Every product is too small for f32 and becomes −0; the weights of one tap are positive.
+        for tap in [0, 2, 6, 8] {
+            let mut w: Vec<f32> =
+                (0..weights(&shape)).map(|k| if k % 9 == tap { tiny } else { -tiny }).collect();
+            let (mut y, mut dx, mut dw) =
+                (vec![1.0; outputs(&shape)], vec![1.0; inputs(&shape)], vec![1.0; weights(&shape)]);
+            let dy: Vec<f32> = (0..y.len()).map(|k| if k % 3 == 0 { tiny } else { -tiny }).collect();
+            for finite in [true, false] {
+                if !finite {
+                    w[shape.c * 9 - 1 - tap] = f32::NEG_INFINITY;
+                }
+                reference::forward(&shape, &x, &w, &mut y);
+                reference::input_gradient(&shape, &dy, &w, &mut dx);
+                reference::weight_gradient(&shape, &x, &dy, &mut dw);
+                if finite && tap == 6 {
+                    // Below the last row lies padding alone, and its first tap makes +0 of −0.
+                    let corner = side * (side - 1);
+                    assert_eq!((y[0].to_bits(), y[corner].to_bits()), (1 << 31, 0), "{shape:?}");
+                }
+                for cpu in cpus() {
+                    let what = format!("{shape:?}, tap {tap}, finite: {finite}, {cpu:?}");
+                    let mut got = vec![2.0; y.len()];
+                    conv::forward(&cpu, &shape, &x, &w, &mut got);
+                    assert_same(&got, &y, &format!("forward, {what}"));
+                    let mut got = vec![2.0; dx.len()];
+                    conv::input_gradient(&cpu, &shape, &dy, &w, &mut got);
+                    assert_same(&got, &dx, &format!("input gradient, {what}"));
+                    let mut got = vec![2.0; dw.len()];
+                    conv::weight_gradient(&cpu, &shape, &x, &dy, &mut got);
+                    assert_same(&got, &dw, &format!("weight gradient, {what}"));
+                }
+            }
+        }
+    }
+}
+
 /// What is a term and what is not, worked out by hand: a weight that is not finite shows it.
 #[test]
 fn taps_on_the_padding_are_terms_and_taps_between_positions_are_not() {

@@ -5,7 +5,7 @@ use super::pack::Weights;
 use super::planes::{Grid, Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{self, Ahead, LINE, Output, Panel, Product, SLACK, Strewn};
+use crate::product::{self, Ahead, LINE, Output, Panel, Present, Product, SLACK, Step, Strewn};
 use crate::{Cpu, Task, perturb};
 use std::ops::Range;
 
@@ -50,10 +50,10 @@ pub(super) struct Group {
     longest: usize,
     /// The channels staged.
     channels: Range<usize>,
-    /// The columns, the place of each, and the distance of each term from the first staged; where they are strewn.
+    /// The columns, the place of each, and the distance of each term from the first; where they are strewn.
     columns: Range<usize>,
     bases: Vec<usize>,
-    steps: Vec<usize>,
+    steps: Vec<Step>,
 }
 
 struct PanelRuns {
@@ -128,7 +128,7 @@ impl Product for Direct<'_> {
                 bases.extend(planes.at(run)..planes.at(run) + run.len);
             }
             for channel in 0..channels {
-                steps.extend(planes.taps().iter().map(|tap| channel * planes.channel() + tap));
+                steps.extend(planes.taps().iter().map(|tap| Step::to(channel * planes.channel() + tap)));
             }
         }
         Group { planes, scratch, panels, longest, channels: 0..0, columns, bases, steps }
@@ -170,11 +170,40 @@ impl Product for Direct<'_> {
 
     fn strewn<'g>(&'g self, group: &'g Group, columns: Range<usize>, terms: Range<usize>) -> Strewn<'g> {
         let Group { planes, scratch, bases, steps, .. } = group;
-        let (staged, first) = (group.channels.start * self.taps().len(), group.columns.start);
+        let first = group.columns.start;
         let bases = &bases[columns.start - first..columns.end - first];
-        let steps = &steps[terms.start - staged..terms.end - staged];
+        // The channels of every block lie as those of the first.
+        let channel = terms.start / self.taps().len() - group.channels.start;
         let (data, base) = planes.staged(self.patches.images, group.channels.start, scratch);
-        Strewn::new(&data[base..], bases.into(), steps.into())
+        let data = &data[base + channel * planes.channel()..];
+        Strewn::new(data, bases.into(), steps[..terms.len()].into())
+    }
+
+    fn present(&self) -> Option<Present> {
+        let Patches { size, grid, taps, .. } = self.patches;
+        let inside = |at: usize, step: usize, offset: isize, size: usize| {
+            (0..size as isize).contains(&((at * step) as isize + offset))
+        };
+        Present::new(
+            grid.size,
+            taps.len(),
+            |i, tap| inside(i, grid.step.0, taps[tap].y, size.0),
+            |j, tap| inside(j, grid.step.1, taps[tap].x, size.1),
+        )
+    }
+
+    fn sum(&self, row: usize, column: usize) -> f32 {
+        let (Patches { chosen, grid, .. }, taps) = (self.patches, self.taps());
+        let (n, i, j) =
+            (column / (grid.size.0 * grid.size.1), column / grid.size.1 % grid.size.0, column % grid.size.1);
+        let mut sum = 0.0_f32;
+        for channel in 0..chosen {
+            for tap in taps {
+                let value = self.patches.value((n, i, j), channel, tap);
+                sum = value.mul_add(self.weights.value(self.rows, row, (channel, taps.len()), tap), sum);
+            }
+        }
+        sum
     }
 
     /// Pixels lie in as many places as there are channels.

@@ -18,6 +18,14 @@ pub(super) enum Weights<'a> {
 }
 
 impl Weights<'_> {
+    /// The weight of one of `all` rows, a channel with so many taps, and a tap.
+    pub(super) fn value(&self, all: usize, row: usize, (channel, taps): (usize, usize), tap: &Tap) -> f32 {
+        match *self {
+            Weights::Filters { w, terms } => w[row * terms + channel * taps + tap.index],
+            Weights::Channels { w, taps } => w[(channel * all + row) * taps + tap.index],
+        }
+    }
+
     /// Writes `out[tile][term][rows of the tile]` for some of `all` rows, `height` of them a tile.
     pub(super) fn pack(
         &self,

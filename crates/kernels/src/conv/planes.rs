@@ -78,6 +78,18 @@ impl Patches<'_> {
         taps.len() == 1 && (taps[0].y, taps[0].x) == (0, 0) && grid.step == (1, 1) && grid.size == size
     }
 
+    /// The pixel that a position and a tap meet; +0 on the padding.
+    pub(super) fn value(&self, (n, i, j): (usize, usize, usize), channel: usize, tap: &Tap) -> f32 {
+        let Patches { images, channels, size, grid, .. } = *self;
+        let at = |at: usize, step: usize, offset: isize, size: usize| {
+            ((at * step) as isize + offset).try_into().ok().filter(|pixel: &usize| *pixel < size)
+        };
+        match (at(i, grid.step.0, tap.y, size.0), at(j, grid.step.1, tap.x, size.1)) {
+            (Some(y), Some(x)) => images[((n * channels.0 + channels.1 + channel) * size.0 + y) * size.1 + x],
+            _ => 0.0,
+        }
+    }
+
     /// From how many rows of planes the taps of a position take their pixels.
     pub(super) fn rows_of_taps(&self) -> usize {
         let across = self.grid.step.1 as isize;

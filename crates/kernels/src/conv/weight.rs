@@ -11,7 +11,7 @@ use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves};
 use crate::memory::Buffer;
-use crate::product::{LeafProduct, Panel, Strewn, multiply_leaves, transpose, transpose_to};
+use crate::product::{LeafProduct, Panel, Step, Strewn, multiply_leaves, transpose, transpose_to};
 use std::ops::Range;
 
 pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [f32]) {
@@ -127,7 +127,7 @@ impl LeafProduct for WeightGradient<'_> {
         let mut steps = Vec::with_capacity(terms.len());
         for run in self.patches.grid.runs(terms) {
             let at = planes.at(&run);
-            steps.extend(at..at + run.len);
+            steps.extend((at..at + run.len).map(Step::to));
         }
         Strewn::new(data, bases.into(), steps.into())
     }

@@ -4,7 +4,7 @@
 //! A tile's leaves are added in the registers that the later one was computed in, so a tree costs a load and an
 //! addition for each of its nodes.
 
-use super::tile::{Kernel, Left, Tile};
+use super::tile::{Kernel, Left, Step, Tile};
 use super::{Panel, SLACK, STACK, cut, even};
 use crate::memory::Buffer;
 use crate::{Cpu, perturb};
@@ -43,27 +43,45 @@ pub(crate) trait LeafProduct: Sync {
     fn store(&self, cpu: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]);
 }
 
-/// A left operand that lies anywhere: value (i, k) is `data[bases[i] + steps[k]]`.
+/// A left operand that lies anywhere: value (i, k) is `data[bases[i] + steps[k].at]`.
 #[derive(Default)]
 pub(crate) struct Strewn<'a> {
     data: &'a [f32],
     bases: Cow<'a, [usize]>,
-    steps: Cow<'a, [usize]>,
+    steps: Cow<'a, [Step]>,
 }
 
 impl<'a> Strewn<'a> {
     /// # Panics
     /// When a value lies outside `data`.
-    pub(crate) fn new(data: &'a [f32], bases: Cow<'a, [usize]>, steps: Cow<'a, [usize]>) -> Strewn<'a> {
-        if let (Some(base), Some(step)) = (bases.iter().max(), steps.iter().max()) {
-            assert!(base + step < data.len(), "a left operand outside its data");
-        }
-        Strewn { data, bases, steps }
+    pub(crate) fn new(data: &'a [f32], bases: Cow<'a, [usize]>, steps: Cow<'a, [Step]>) -> Strewn<'a> {
+        let strewn = Strewn { data, bases, steps };
+        strewn.left();
+        strewn
+    }
+
+    /// The bases of some rows, and the steps of some terms in ascending order.
+    pub(super) fn part(&self, rows: &[usize], terms: &[usize]) -> (Vec<usize>, Vec<Step>) {
+        let bases = rows.iter().map(|row| self.bases[*row]).collect();
+        let next = terms.iter().skip(1).chain(terms.last());
+        let step = |(term, next): (&usize, &usize)| Step { at: self.steps[*term].at, right: next - term };
+        (bases, terms.iter().zip(next).map(step).collect())
     }
 
     /// For a tile of all rows and terms.
     pub(super) fn left(&self) -> Left<'_> {
-        Left::Strewn { data: self.data, bases: &self.bases, steps: &self.steps }
+        self.left_of(&self.bases, &self.steps)
+    }
+
+    /// For a tile of other rows and terms.
+    ///
+    /// # Panics
+    /// When a value lies outside the data.
+    pub(super) fn left_of<'s>(&'s self, bases: &'s [usize], steps: &'s [Step]) -> Left<'s> {
+        if let (Some(base), Some(step)) = (bases.iter().max(), steps.iter().map(|step| step.at).max()) {
+            assert!(base + step < self.data.len(), "a left operand outside its data");
+        }
+        Left::Strewn { data: self.data, bases, steps }
     }
 }
 

@@ -45,13 +45,29 @@ pub(crate) struct Finish<'a> {
     pub(crate) relu: bool,
 }
 
+/// A term of a left operand that lies anywhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Step {
+    /// How far it lies from the row's base.
+    pub(super) at: usize,
+    /// From the row of the right operand that it meets to the one that the next term meets.
+    pub(super) right: usize,
+}
+
+impl Step {
+    /// Of a term that the next one follows in the right operand.
+    pub(crate) fn to(at: usize) -> Step {
+        Step { at, right: 1 }
+    }
+}
+
 /// The left operand of a tile.
 #[derive(Clone, Copy)]
 pub(super) enum Left<'a> {
     /// `[tile][k][rows of the tile]`
     Packed(&'a [f32]),
-    /// Value (i, k) at `data[bases[i] + steps[k]]`.
-    Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [usize] },
+    /// Value (i, k) at `data[bases[i] + steps[k].at]`.
+    Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [Step] },
     /// Value (i, k) at `data[i·row + k·term]`; and the left operand to come, if it lies as this one does.
     Even { data: &'a [f32], row: usize, term: usize, next: Option<&'a [f32]> },
 }
@@ -74,13 +90,13 @@ impl<'a> Left<'a> {
 pub(super) struct Raw {
     pub(super) a: *const f32,
     pub(super) bases: *const usize,
-    pub(super) steps: *const usize,
+    pub(super) steps: *const Step,
     pub(super) row: usize,
     pub(super) term: usize,
     /// From the left operand to the one to come, as `next`.
     left_next: isize,
-    b: *const f32,
-    b_step: usize,
+    pub(super) b: *const f32,
+    pub(super) b_step: usize,
     /// From the right operand to the one to come, in bytes; 0 where there is none, to ask for what is there.
     next: isize,
     asked: *const *const f32,
@@ -160,9 +176,8 @@ impl Kernel {
     pub(super) unsafe fn run(&self, rows: usize, width: usize, tile: &Tile) {
         let wide = width / self.lanes;
         assert!((1..=self.wide).contains(&wide) && wide * self.lanes == width, "no such tile");
-        let last = tile.terms.saturating_sub(1) * tile.right_step + width;
-        assert!(tile.terms == 0 || tile.right.len() >= last, "a short right operand");
         let (mut bases, mut steps, mut apart) = ([].as_slice(), [].as_slice(), (0, 0, 0));
+        let mut last = tile.terms.saturating_sub(1);
         let (a, loops) = match tile.left {
             Left::Packed(a) => {
                 assert!(a.len() >= tile.terms * rows, "a short left operand");
@@ -170,16 +185,19 @@ impl Kernel {
             }
             Left::Strewn { data, bases: of_rows, steps: of_terms } => {
                 assert!(of_rows.len() >= rows && of_terms.len() >= tile.terms, "a short left operand");
-                (bases, steps) = (of_rows, of_terms);
+                (bases, steps) = (of_rows, &of_terms[..tile.terms]);
+                last = steps.split_last().map_or(0, |(_, but)| but.iter().map(|step| step.right).sum());
                 (data, self.strewn)
             }
             Left::Even { data, row, term, next } => {
-                let last = rows.saturating_sub(1) * row + tile.terms.saturating_sub(1) * term;
-                assert!(last < data.len() || tile.terms == 0, "a short left operand");
+                let end = rows.saturating_sub(1) * row + tile.terms.saturating_sub(1) * term;
+                assert!(end < data.len() || tile.terms == 0, "a short left operand");
                 apart = (row, term, distance(data, next));
                 (data, self.even)
             }
         };
+        let last = last * tile.right_step + width;
+        assert!(tile.terms == 0 || tile.right.len() >= last, "a short right operand");
         let none = (std::ptr::null(), std::ptr::null(), std::ptr::null(), false);
         let (scale, shift, residual, relu) = tile.finish.map_or(none, |finish| {
             assert!(finish.scale.len() >= rows && finish.shift.len() >= rows, "too few constants");
@@ -314,10 +332,10 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
             });
         }
         let mut left = L::of(raw, first);
-        let mut b = raw.b;
         let next = raw.next.wrapping_add((turn * size_of::<V>()) as isize);
         macro_rules! term {
             () => {
+                let b = left.right(raw);
                 prefetch_far(b.wrapping_byte_offset(next));
                 left.ask(raw.left_next);
                 let mut columns = [V::splat(0.0); WIDE];
@@ -330,8 +348,7 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
                         sums[i][j] = row.fma(columns[j], sums[i][j]);
                     }
                 });
-                left.advance();
-                b = b.wrapping_add(raw.b_step);
+                left.advance(raw);
             };
         }
         let mut terms = raw.terms;

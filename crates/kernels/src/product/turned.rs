@@ -14,11 +14,12 @@
 //! (49 take 56 lanes), and all threads would pack them. Turned they cost what they are, are packed once, by all threads
 //! together, and the kept operand comes as panels whose lanes are all of use.
 
+use super::gaps::{Part, Present, Sorted};
 use super::tile::{Kernel, Left, Tile};
 use super::{Ahead, Panel, Product, STACK, after, cut, even, pack_left, transpose};
-use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
+use crate::{Cpu, Task};
 use std::ops::Range;
 
 /// Products of at most so many columns that must be packed are turned,
@@ -55,22 +56,30 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: 
     if strewn {
         let now = kept.is_none().then(pack);
         let right = kept.or(now.as_deref()).unwrap_or_default();
-        Turned { cpu, product, kernel, panels: &panels, right }.share_strewn();
+        // The last value says whether all are finite.
+        let present = product.present().filter(|_| right.last() == Some(&0.0));
+        Turned { cpu, product, kernel, panels: &panels, right, present }.share_strewn();
     } else if let Some(right) = kept {
-        Turned { cpu, product, kernel, panels: &panels, right }.share_packed();
+        Turned { cpu, product, kernel, panels: &panels, right, present: None }.share_packed();
     }
     strewn || kept.is_some()
 }
 
+/// What so many rows cost in tiles of this height. To begin and end a tile takes about a fifth of what a row of it does.
+fn cost_of(rows: usize, height: usize) -> usize {
+    let (whole, rest) = (rows / height, rows % height);
+    let rest = if rest > 0 { 5 * rest.max(height.div_ceil(2)) + 1 } else { 0 };
+    whole * (5 * height + 1) + rest
+}
+
 /// Rows of a tile: few tiles, and no small rest, which would keep the multipliers waiting.
 fn height(rows: usize, most: usize) -> usize {
-    // To begin and end a tile takes about a fifth of what a row of it does.
-    let cost = |height: &usize| {
-        let (whole, rest) = (rows / height, rows % height);
-        let rest = if rest > 0 { 5 * rest.max(height.div_ceil(2)) + 1 } else { 0 };
-        whole * (5 * height + 1) + rest
-    };
-    (most.div_ceil(2).max(1)..=most).rev().min_by_key(cost).unwrap_or(most)
+    (most.div_ceil(2).max(1)..=most).rev().min_by_key(|height| cost_of(rows, *height)).unwrap_or(most)
+}
+
+/// What so many rows cost in tiles of the best height.
+pub(super) fn cost(rows: usize, most: usize) -> usize {
+    cost_of(rows, height(rows, most))
 }
 
 /// A product whose left operand is packed in panels.
@@ -81,6 +90,8 @@ struct Turned<'a, P> {
     /// Of rows of the product.
     panels: &'a [Panel],
     right: &'a [f32],
+    /// Which terms columns have, where some are left out.
+    present: Option<Present>,
 }
 
 impl<P: Product> Turned<'_, P> {
@@ -112,7 +123,9 @@ impl<P: Product> Turned<'_, P> {
                 let mut sums = self.room(columns, &panels);
                 for block in self.blocks() {
                     let left = &left[block.start * columns..][..columns * block.len()];
-                    self.multiply(0..columns, &panels, block, Left::Packed(left), None, &mut sums);
+                    let left = Left::Packed(left);
+                    let parts = [Part { places: 0..columns, left, first: 0, terms: block.len() }];
+                    self.multiply(0..columns, &panels, block, (&parts, None), None, &mut sums);
                 }
             }
         });
@@ -142,24 +155,34 @@ impl<P: Product> Turned<'_, P> {
         let mut all = product.group(&[Panel::narrow(0..columns)], product.terms());
         product.stage(cpu, &mut all, 0..product.terms());
         let groups = shares.div_ceil(panels).min(columns);
+        let ready = |group| {
+            let columns = even(columns, groups, group);
+            let block = product.block().min(product.terms());
+            let mut sorted = self.sorted(&columns);
+            sorted.ready(&product.strewn(&all, columns, 0..block), block);
+            sorted
+        };
+        let sorted: Vec<Sorted> = (0..groups).map(ready).collect();
         cpu.for_ranges(groups * panels, 1, |range| {
             let mut next = range.start;
             while next < range.end {
                 // Neighbouring panels meet the same columns.
                 let (group, first) = (next / panels, next % panels);
                 let count = (range.end - next).min(panels - first);
-                self.run_staged(even(columns, groups, group), first..first + count, &all);
+                let panels = first..first + count;
+                self.run_staged(even(columns, groups, group), panels, (&all, &sorted[group]));
                 next += count;
             }
         });
     }
 
     /// Some columns, staged with all others, and some panels.
-    fn run_staged(&self, columns: Range<usize>, panels: Range<usize>, all: &P::Group) {
+    fn run_staged(&self, columns: Range<usize>, panels: Range<usize>, (all, sorted): (&P::Group, &Sorted)) {
         let mut sums = self.room(columns.len(), &panels);
         for block in self.blocks() {
             let strewn = self.product.strewn(all, columns.clone(), block.clone());
-            self.multiply(columns.clone(), &panels, block, strewn.left(), None, &mut sums);
+            let parts = sorted.parts(&strewn, block.len());
+            self.multiply(columns.clone(), &panels, block, (&parts, sorted.place()), None, &mut sums);
         }
     }
 
@@ -167,8 +190,10 @@ impl<P: Product> Turned<'_, P> {
     /// that are staged next.
     fn run_staging(&self, columns: Range<usize>, own: &mut Option<Ahead>, next: &mut Option<Ahead>) {
         let Turned { cpu, product, panels, .. } = *self;
-        let mut sums = self.room(columns.len(), &(0..panels.len()));
+        let all = 0..panels.len();
+        let mut sums = self.room(columns.len(), &all);
         let mut group = product.group(&[Panel::narrow(columns.clone())], product.block());
+        let mut sorted = self.sorted(&columns);
         for block in self.blocks() {
             product.stage(cpu, &mut group, block.clone());
             let later = after(product, &block);
@@ -178,8 +203,17 @@ impl<P: Product> Turned<'_, P> {
             };
             let ahead = ahead.as_mut().map(|ahead| (ahead.begin(soon), ahead));
             let strewn = product.strewn(&group, columns.clone(), block.clone());
-            self.multiply(columns.clone(), &(0..panels.len()), block, strewn.left(), ahead, &mut sums);
+            if block.start == 0 {
+                sorted.ready(&strewn, block.len());
+            }
+            let parts = sorted.parts(&strewn, block.len());
+            self.multiply(columns.clone(), &all, block, (&parts, sorted.place()), ahead, &mut sums);
         }
+    }
+
+    /// Some columns, those with the same terms together.
+    fn sorted(&self, columns: &Range<usize>) -> Sorted {
+        Sorted::new(self.present.as_ref(), columns.clone(), self.kernel.rows)
     }
 
     /// Takes one block of k into the sums, and stores those of the last one.
@@ -188,18 +222,29 @@ impl<P: Product> Turned<'_, P> {
         columns: Range<usize>,
         panels: &Range<usize>,
         block: Range<usize>,
-        left: Left,
+        (parts, place): (&[Part], Option<&[usize]>),
         mut ahead: Option<(usize, &mut Ahead)>,
         sums: &mut [f32],
     ) {
-        let (product, terms, count) = (self.product, self.product.terms(), columns.len());
-        let kernel = self.kernel.of_height(height(count, self.kernel.rows));
-        let back = BACK * STACK * kernel.rows;
-        // What is asked for differs from stack to stack.
-        let stack = if product.is_far() { STACK * kernel.rows } else { back };
-        let pieces = count.div_ceil(stack) * panels.len();
-        let share = ahead.as_ref().map_or(0, |(lines, _)| lines.div_ceil(pieces));
-        let mut turned = Buffer::take(if block.end == terms { back.min(count) * kernel.width() } else { 0 });
+        let (product, count) = (self.product, columns.len());
+        let last = block.end == product.terms();
+        // Of each part, the tiles and the columns that are computed with one call.
+        let each: Vec<(Kernel, usize)> = parts
+            .iter()
+            .map(|part| {
+                let kernel = self.kernel.of_height(height(part.places.len(), self.kernel.rows));
+                // What is asked for differs from stack to stack.
+                let stacks = if product.is_far() { 1 } else { BACK };
+                (kernel, stacks * STACK * kernel.rows)
+            })
+            .collect();
+        let calls: usize =
+            parts.iter().zip(&each).map(|(part, (_, some))| part.places.len().div_ceil(*some)).sum();
+        let share = ahead.as_ref().map_or(0, |(lines, _)| lines.div_ceil(calls * panels.len()));
+        let back = BACK * STACK * self.kernel.rows;
+        let room = if last { back.min(count) * self.kernel.width() } else { 0 };
+        let mut turned = Buffer::take(room);
+        let mut ordered = Buffer::take(if place.is_some() { room } else { 0 });
         let (mut left_over, mut asked) = (sums, Vec::new());
         for panel in panels.clone() {
             let Panel { columns: rows, width } = &self.panels[panel];
@@ -207,29 +252,11 @@ impl<P: Product> Turned<'_, P> {
             left_over = rest;
             let next = match panel + 1 < panels.end {
                 true => self.right(panel + 1, &block),
-                false => self.right(panels.start, &after(self.product, &block)),
+                false => self.right(panels.start, &after(product, &block)),
             };
-            let run = |some: Range<usize>, asked: &[*const f32], sums: &mut [f32]| {
-                let tile = Tile {
-                    left: left.after_rows(some.start, block.len()),
-                    right: self.right(panel, &block),
-                    right_step: *width,
-                    next: Some(next),
-                    asked,
-                    terms: block.len(),
-                    to: sums[some.start * width..some.end * width].as_mut_ptr(),
-                    stride: *width,
-                    resume: block.start > 0,
-                    earlier: &[],
-                    finish: None,
-                };
-                // SAFETY: the slice holds the sums of these columns and of the panel; `Strewn::new` measured a left
-                // operand that lies anywhere.
-                unsafe { kernel.run(some.len(), *width, &tile) };
-            };
-            let last = block.end == terms;
-            for back in cut(0..count, back) {
-                for some in cut(back.clone(), stack) {
+            let mut stored = 0;
+            for (part, (kernel, some)) in parts.iter().zip(&each) {
+                for some in cut(part.places.clone(), *some) {
                     asked.clear();
                     if last && product.is_far() {
                         let some = columns.start + some.start..columns.start + some.end;
@@ -238,13 +265,73 @@ impl<P: Product> Turned<'_, P> {
                     if let Some((_, ahead)) = &mut ahead {
                         ahead.take(share, &mut asked);
                     }
-                    run(some, &asked, sums);
+                    let tile = Tile {
+                        left: part.left.after_rows(some.start - part.places.start, part.terms),
+                        right: self.right(panel, &block).get(part.first * width..).unwrap_or_default(),
+                        right_step: *width,
+                        next: Some(next),
+                        asked: &asked,
+                        terms: part.terms,
+                        to: sums[some.start * width..some.end * width].as_mut_ptr(),
+                        stride: *width,
+                        resume: block.start > 0,
+                        earlier: &[],
+                        finish: None,
+                    };
+                    // SAFETY: the slice holds the sums of these columns and of the panel; `Strewn` measured a left
+                    // operand that lies anywhere.
+                    unsafe { kernel.run(some.len(), *width, &tile) };
+                    // While they are near, if they lie in order.
+                    if last && place.is_none() && (some.end - stored >= back || some.end == count) {
+                        for back in cut(stored..some.end, back) {
+                            let from = &sums[back.start * width..];
+                            self.store(columns.start, &back, (rows, *width), from, &mut turned);
+                        }
+                        stored = some.end;
+                    }
                 }
-                if last {
-                    let some = Panel::narrow(columns.start + back.start..columns.start + back.end);
-                    let (from, to) = (&sums[back.start * width..], &mut turned[..some.width * width]);
-                    transpose(self.cpu, (some.width, *width), (from, *width), (to, some.width));
-                    product.store(self.cpu, &some, rows.clone(), to);
+            }
+            if let Some(place) = place.filter(|_| last) {
+                for back in cut(0..count, back) {
+                    self.order(columns.start, &back, (rows, *width), (place, sums), &mut ordered);
+                    self.store(columns.start, &back, (rows, *width), &ordered, &mut turned);
+                }
+            }
+        }
+    }
+
+    /// Turns the sums `[column][width]` of some columns back, and stores them.
+    fn store(
+        &self,
+        first: usize,
+        some: &Range<usize>,
+        (rows, width): (&Range<usize>, usize),
+        sums: &[f32],
+        turned: &mut [f32],
+    ) {
+        let some = Panel::narrow(first + some.start..first + some.end);
+        let to = &mut turned[..some.width * width];
+        transpose(self.cpu, (some.width, width), (sums, width), (to, some.width));
+        self.product.store(self.cpu, &some, rows.clone(), to);
+    }
+
+    /// Puts the sums of some columns in order, and computes those once more that have to be.
+    fn order(
+        &self,
+        first: usize,
+        some: &Range<usize>,
+        (rows, width): (&Range<usize>, usize),
+        (place, sums): (&[usize], &[f32]),
+        ordered: &mut [f32],
+    ) {
+        let places = &place[some.clone()];
+        if !self.cpu.vectorize(Order { places, width, sums, ordered }) {
+            return;
+        }
+        for (column, sums) in some.clone().zip(ordered.chunks_exact_mut(width)) {
+            for (row, sum) in rows.clone().zip(sums) {
+                if sum.to_bits() == NEGATIVE_ZERO {
+                    *sum = self.product.sum(row, first + column);
                 }
             }
         }
@@ -272,5 +359,32 @@ impl<P: Product> Turned<'_, P> {
             }
         });
         packed
+    }
+}
+
+/// The bits of −0.
+const NEGATIVE_ZERO: u32 = 1 << 31;
+
+/// Copies the sums of some places one after the other. Says whether one of them is −0.
+struct Order<'a> {
+    places: &'a [usize],
+    width: usize,
+    sums: &'a [f32],
+    ordered: &'a mut [f32],
+}
+
+impl Task for Order<'_> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        let Order { places, width, sums, ordered } = self;
+        let mut found = 0;
+        for (place, to) in places.iter().zip(ordered.chunks_exact_mut(width)) {
+            for (to, from) in to.iter_mut().zip(&sums[place * width..][..width]) {
+                found |= u32::from(from.to_bits() == NEGATIVE_ZERO);
+                *to = *from;
+            }
+        }
+        found != 0
     }
 }

@@ -1,7 +1,7 @@
 //! The left operand of a tile as its loop reads it.
 
 use super::lanes::prefetch_far;
-use super::tile::Raw;
+use super::tile::{Raw, Step};
 
 /// One value of the left operand a row, term by term.
 pub(super) trait Values<const ROWS: usize>: Sized {
@@ -11,30 +11,41 @@ pub(super) trait Values<const ROWS: usize>: Sized {
     unsafe fn value(&self, i: usize) -> f32;
     /// Asks for some of what lies so far away, where the operand to come lies.
     fn ask(&self, _bytes: isize) {}
-    unsafe fn advance(&mut self);
+    /// Where the row of the right operand lies that this term meets.
+    unsafe fn right(&self, raw: &Raw) -> *const f32;
+    unsafe fn advance(&mut self, raw: &Raw);
 }
 
-pub(super) struct Packed(*const f32);
+pub(super) struct Packed {
+    at: *const f32,
+    right: *const f32,
+}
 
 impl<const ROWS: usize> Values<ROWS> for Packed {
     #[inline(always)]
     unsafe fn of(raw: &Raw, first: usize) -> Self {
-        Packed(raw.a.wrapping_add(first * raw.terms))
+        Packed { at: raw.a.wrapping_add(first * raw.terms), right: raw.b }
     }
     #[inline(always)]
     unsafe fn value(&self, i: usize) -> f32 {
         // SAFETY: the caller of the loop promised ROWS values a term.
-        unsafe { *self.0.add(i) }
+        unsafe { *self.at.add(i) }
     }
     #[inline(always)]
-    unsafe fn advance(&mut self) {
-        self.0 = self.0.wrapping_add(ROWS);
+    unsafe fn right(&self, _: &Raw) -> *const f32 {
+        self.right
+    }
+    #[inline(always)]
+    unsafe fn advance(&mut self, raw: &Raw) {
+        self.at = self.at.wrapping_add(ROWS);
+        self.right = self.right.wrapping_add(raw.b_step);
     }
 }
 
 pub(super) struct Strewn<const ROWS: usize> {
     rows: [*const f32; ROWS],
-    steps: *const usize,
+    step: *const Step,
+    right: *const f32,
 }
 
 impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
@@ -42,16 +53,22 @@ impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
     unsafe fn of(raw: &Raw, first: usize) -> Self {
         // SAFETY: the caller of the loop promised a base a row.
         let rows = std::array::from_fn(|i| unsafe { raw.a.wrapping_add(*raw.bases.add(first + i)) });
-        Strewn { rows, steps: raw.steps }
+        Strewn { rows, step: raw.steps, right: raw.b }
     }
     #[inline(always)]
     unsafe fn value(&self, i: usize) -> f32 {
         // SAFETY: the caller of the loop promised a step a term, and that base + step is inside.
-        unsafe { *self.rows[i].add(*self.steps) }
+        unsafe { *self.rows[i].add((*self.step).at) }
     }
     #[inline(always)]
-    unsafe fn advance(&mut self) {
-        self.steps = self.steps.wrapping_add(1);
+    unsafe fn right(&self, _: &Raw) -> *const f32 {
+        self.right
+    }
+    #[inline(always)]
+    unsafe fn advance(&mut self, raw: &Raw) {
+        // SAFETY: as above.
+        self.right = self.right.wrapping_add(unsafe { (*self.step).right } * raw.b_step);
+        self.step = self.step.wrapping_add(1);
     }
 }
 
@@ -62,13 +79,14 @@ pub(super) struct Even<const ROWS: usize> {
     /// The row that asks, and how far it lies from the first.
     down: usize,
     row: usize,
+    right: *const f32,
 }
 
 impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
     #[inline(always)]
     unsafe fn of(raw: &Raw, first: usize) -> Self {
         let row = |i: usize| raw.a.wrapping_add((first + i) * raw.row);
-        Even { rows: std::array::from_fn(row), at: 0, term: raw.term, down: 0, row: raw.row }
+        Even { rows: std::array::from_fn(row), at: 0, term: raw.term, down: 0, row: raw.row, right: raw.b }
     }
     #[inline(always)]
     unsafe fn value(&self, i: usize) -> f32 {
@@ -80,7 +98,12 @@ impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
         prefetch_far(self.rows[0].wrapping_add(self.at + self.down).wrapping_byte_offset(bytes));
     }
     #[inline(always)]
-    unsafe fn advance(&mut self) {
+    unsafe fn right(&self, _: &Raw) -> *const f32 {
+        self.right
+    }
+    #[inline(always)]
+    unsafe fn advance(&mut self, raw: &Raw) {
+        self.right = self.right.wrapping_add(raw.b_step);
         self.at += self.term;
         self.down = if self.down == (ROWS - 1) * self.row { 0 } else { self.down + self.row };
     }

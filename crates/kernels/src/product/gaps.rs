@@ -1,0 +1,227 @@
+//! Terms that need not be computed: those of pixels on the padding, which are +0.
+//!
+//! `fma(+0, w, c)` has the bits of c for every finite w and every c but −0: its product is a zero, and a zero changes
+//! no other number. So compare a chain with all its terms and one without these. As long as a weight is neither
+//! infinite nor NaN they have the same value all along, for a term that is a number other than zero makes the same of
+//! both zeros, and the same bits wherever that value is not zero. A chain that begins with +0 becomes −0 only by a
+//! negative product too small for f32, which both meet; a shorter chain that leaves −0 again for +0 does so by a term
+//! that the longer one has too. Hence a shorter chain that does not end with −0 has the bits of the longer one. Those
+//! that do end with −0 are computed once more, as they are defined.
+//!
+//! Columns with the same terms are computed together, so that the tiles' loop asks no question.
+
+use super::Strewn;
+use super::tile::{Left, Step};
+use super::turned::cost;
+use std::ops::Range;
+
+/// Columns are sorted if that leaves less than this share of the work, for it takes time too.
+const WORTH: (usize, usize) = (31, 32);
+
+/// What a class costs besides its tiles, about: a row and a half.
+const CLASS: usize = 8;
+
+/// Which taps of positions lie inside an image: those of the position's row that are also those of its column.
+pub(crate) struct Present {
+    rows: Sets,
+    columns: Sets,
+    /// How many taps a channel has.
+    taps: usize,
+}
+
+/// Sets of taps.
+struct Sets {
+    different: Vec<u64>,
+    /// Which of them each row, or column, has.
+    of: Vec<usize>,
+}
+
+impl Sets {
+    fn new(each: impl Iterator<Item = u64>) -> Sets {
+        let (mut different, mut of) = (Vec::new(), Vec::new());
+        for set in each {
+            of.push(different.iter().position(|other| *other == set).unwrap_or(different.len()));
+            if of.last() == Some(&different.len()) {
+                different.push(set);
+            }
+        }
+        Sets { different, of }
+    }
+
+    /// The different sets, and how many rows or columns have each.
+    fn counts(&self) -> impl Iterator<Item = (u64, usize)> {
+        let count = |index: usize| self.of.iter().filter(|of| **of == index).count();
+        self.different.iter().enumerate().map(move |(index, set)| (*set, count(index)))
+    }
+}
+
+impl Present {
+    /// For positions of `size` rows and columns: whether a tap's row is inside, and whether its column is. `None` where
+    /// nearly all always are, or where they are too many to tell.
+    pub(crate) fn new(
+        size: (usize, usize),
+        taps: usize,
+        row: impl Fn(usize, usize) -> bool,
+        column: impl Fn(usize, usize) -> bool,
+    ) -> Option<Present> {
+        if taps > 64 {
+            return None;
+        }
+        let set = |inside: &dyn Fn(usize) -> bool| {
+            (0..taps).filter(|tap| inside(*tap)).fold(0, |set, tap| set | 1_u64 << tap)
+        };
+        let rows = Sets::new((0..size.0).map(|i| set(&|tap| row(i, tap))));
+        let columns = Sets::new((0..size.1).map(|j| set(&|tap| column(j, tap))));
+        let (mut inside, all) = (0, size.0 * size.1 * taps);
+        for (row, i) in rows.counts() {
+            for (column, j) in columns.counts() {
+                inside += i * j * (row & column).count_ones() as usize;
+            }
+        }
+        (inside * WORTH.1 < all * WORTH.0).then_some(Present { rows, columns, taps })
+    }
+
+    fn all(&self) -> u64 {
+        u64::MAX.checked_shr(64 - self.taps as u32).unwrap_or(0)
+    }
+
+    /// Calls `each` for some columns of the product, with the sets of their rows and columns.
+    fn each(&self, columns: Range<usize>, mut each: impl FnMut((usize, usize))) {
+        let across = self.columns.of.len();
+        let mut next = columns.start;
+        while next < columns.end {
+            let j = next % across;
+            let len = (across - j).min(columns.end - next);
+            let row = self.rows.of[next / across % self.rows.of.len()];
+            for column in &self.columns.of[j..j + len] {
+                each((row, *column));
+            }
+            next += len;
+        }
+    }
+}
+
+/// The left operand of some columns, for one block of k.
+pub(super) struct Part<'a> {
+    /// Where their sums lie among those of all columns.
+    pub(super) places: Range<usize>,
+    pub(super) left: Left<'a>,
+    /// The first term of the block that they have, and how many they have.
+    pub(super) first: usize,
+    pub(super) terms: usize,
+}
+
+/// Columns with the same terms.
+struct Class {
+    places: Range<usize>,
+    /// Their taps.
+    taps: Vec<usize>,
+    /// Where their values lie, as in [`Strewn`].
+    bases: Vec<usize>,
+    steps: Vec<Step>,
+}
+
+/// Neighbouring columns, those with the same terms together.
+pub(super) struct Sorted {
+    columns: usize,
+    /// None if all have all terms.
+    classes: Vec<Class>,
+    /// The place of each column, where it has another.
+    place: Vec<usize>,
+    /// How many taps a channel has.
+    taps: usize,
+}
+
+impl Sorted {
+    /// As takes least time with tiles of at most so many rows.
+    pub(super) fn new(present: Option<&Present>, columns: Range<usize>, most: usize) -> Sorted {
+        let mut sorted = Sorted { columns: columns.len(), classes: Vec::new(), place: Vec::new(), taps: 0 };
+        if let Some(present) = present {
+            sorted.sort(present, columns, most);
+        }
+        sorted
+    }
+
+    fn sort(&mut self, present: &Present, columns: Range<usize>, most: usize) {
+        let (rows, across) = (&present.rows.different, &present.columns.different);
+        let mut counts = vec![0; rows.len() * across.len()];
+        present.each(columns.clone(), |(row, column)| counts[row * across.len() + column] += 1);
+        let all = present.all();
+        // To sort by rows and by columns, or by one of them.
+        let ways = [(true, true), (true, false), (false, true)];
+        let class = |(by_row, by_column): (bool, bool), (row, column): (usize, usize)| {
+            (if by_row { row * across.len() } else { 0 }) + (if by_column { column } else { 0 })
+        };
+        let classes = |way: (bool, bool)| {
+            let mut classes = vec![(all, 0); counts.len()];
+            for (index, count) in counts.iter().enumerate() {
+                let (row, column) = (index / across.len(), index % across.len());
+                let taps = (if way.0 { rows[row] } else { all }) & (if way.1 { across[column] } else { all });
+                let class = &mut classes[class(way, (row, column))];
+                *class = (taps, class.1 + count);
+            }
+            classes
+        };
+        let time = |taps: u64, count: usize| taps.count_ones() as usize * (cost(count, most) + CLASS);
+        let time_of = |way: (bool, bool)| -> usize {
+            classes(way).iter().filter(|class| class.1 > 0).map(|(taps, count)| time(*taps, *count)).sum()
+        };
+        let Some((way, least)) =
+            ways.map(|way| (way, time_of(way))).into_iter().min_by_key(|(_, time)| *time)
+        else {
+            return;
+        };
+        if least * WORTH.1 > time(all, columns.len()) * WORTH.0 {
+            return;
+        }
+        let (mut first, mut next) = (0, Vec::new());
+        for (taps, count) in classes(way) {
+            next.push(first);
+            if count > 0 {
+                let places = first..first + count;
+                let taps = (0..present.taps).filter(|tap| taps >> tap & 1 == 1).collect();
+                self.classes.push(Class { places, taps, bases: Vec::new(), steps: Vec::new() });
+            }
+            first += count;
+        }
+        present.each(columns, |sets| {
+            let class = class(way, sets);
+            self.place.push(next[class]);
+            next[class] += 1;
+        });
+        self.taps = present.taps;
+    }
+
+    /// Gets ready for a block of so many terms, which begins and ends with a channel, and none longer than that: from
+    /// the left operand of all columns in order.
+    pub(super) fn ready(&mut self, strewn: &Strewn, terms: usize) {
+        let mut columns = vec![0; self.place.len()];
+        for (column, place) in self.place.iter().enumerate() {
+            columns[*place] = column;
+        }
+        for class in &mut self.classes {
+            let of_channel = |first: usize| class.taps.iter().map(move |tap| first + tap);
+            let terms: Vec<usize> = (0..terms).step_by(self.taps).flat_map(of_channel).collect();
+            (class.bases, class.steps) = strewn.part(&columns[class.places.clone()], &terms);
+        }
+    }
+
+    /// The place of each column, if it is another than its own.
+    pub(super) fn place(&self) -> Option<&[usize]> {
+        (!self.classes.is_empty()).then_some(&self.place[..])
+    }
+
+    /// The left operands of a block.
+    pub(super) fn parts<'a>(&'a self, strewn: &'a Strewn, terms: usize) -> Vec<Part<'a>> {
+        if self.classes.is_empty() {
+            return vec![Part { places: 0..self.columns, left: strewn.left(), first: 0, terms }];
+        }
+        let part = |class: &'a Class| {
+            let steps = &class.steps[..terms / self.taps * class.taps.len()];
+            let first = class.taps.first().copied().unwrap_or(0);
+            let left = strewn.left_of(&class.bases, steps);
+            Part { places: class.places.clone(), left, first, terms: steps.len() }
+        };
+        self.classes.iter().map(part).collect()
+    }
+}
