@@ -18,6 +18,7 @@ mod fma;
 mod gaps;
 pub(crate) mod lanes;
 mod leaves;
+mod outside;
 mod tile;
 mod transpose;
 mod turned;
@@ -27,6 +28,7 @@ pub(crate) use batched::{Rows, Soon, Sums, Tiles};
 pub(crate) use gaps::Present;
 pub(crate) use lanes::prefetch;
 pub(crate) use leaves::{LeafProduct, Strewn, multiply_leaves};
+pub(crate) use outside::Outside;
 pub(crate) use transpose::{transpose, transpose_to};
 
 use crate::cpu::SharedMut;

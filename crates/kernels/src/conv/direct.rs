@@ -180,16 +180,9 @@ impl Product for Direct<'_> {
     }
 
     fn present(&self) -> Option<Present> {
-        let Patches { size, grid, taps, .. } = self.patches;
-        let inside = |at: usize, step: usize, offset: isize, size: usize| {
-            (0..size as isize).contains(&((at * step) as isize + offset))
-        };
-        Present::new(
-            grid.size,
-            taps.len(),
-            |i, tap| inside(i, grid.step.0, taps[tap].y, size.0),
-            |j, tap| inside(j, grid.step.1, taps[tap].x, size.1),
-        )
+        let patches = &self.patches;
+        let (row, column) = (|i, tap| patches.has_row(i, tap), |j, tap| patches.has_column(j, tap));
+        Present::new(patches.grid.size, patches.taps.len(), row, column)
     }
 
     fn sum(&self, row: usize, column: usize) -> f32 {

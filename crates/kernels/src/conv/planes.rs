@@ -78,13 +78,20 @@ impl Patches<'_> {
         taps.len() == 1 && (taps[0].y, taps[0].x) == (0, 0) && grid.step == (1, 1) && grid.size == size
     }
 
+    /// Whether the row of a tap's pixel is inside the image, for positions of row i.
+    pub(super) fn has_row(&self, i: usize, tap: usize) -> bool {
+        inside(i, self.grid.step.0, self.taps[tap].y, self.size.0).is_some()
+    }
+
+    /// Whether the column of a tap's pixel is inside the image, for positions of column j.
+    pub(super) fn has_column(&self, j: usize, tap: usize) -> bool {
+        inside(j, self.grid.step.1, self.taps[tap].x, self.size.1).is_some()
+    }
+
     /// The pixel that a position and a tap meet; +0 on the padding.
     pub(super) fn value(&self, (n, i, j): (usize, usize, usize), channel: usize, tap: &Tap) -> f32 {
         let Patches { images, channels, size, grid, .. } = *self;
-        let at = |at: usize, step: usize, offset: isize, size: usize| {
-            ((at * step) as isize + offset).try_into().ok().filter(|pixel: &usize| *pixel < size)
-        };
-        match (at(i, grid.step.0, tap.y, size.0), at(j, grid.step.1, tap.x, size.1)) {
+        match (inside(i, grid.step.0, tap.y, size.0), inside(j, grid.step.1, tap.x, size.1)) {
             (Some(y), Some(x)) => images[((n * channels.0 + channels.1 + channel) * size.0 + y) * size.1 + x],
             _ => 0.0,
         }
@@ -98,6 +105,11 @@ impl Patches<'_> {
         rows.dedup();
         rows.len().max(1)
     }
+}
+
+/// The pixel that a position and a tap meet, along one axis; `None` on the padding.
+fn inside(at: usize, step: usize, offset: isize, size: usize) -> Option<usize> {
+    usize::try_from((at * step) as isize + offset).ok().filter(|pixel| *pixel < size)
 }
 
 /// Rows of one image, stacked in the planes from `row` on.

@@ -9,9 +9,9 @@ use super::planes::{Grid, Patches, Planes};
 use super::{Conv, Tap};
 use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::leaves::{BatchLeaf, batch_leaves};
+use crate::leaves::{BatchLeaf, batch_leaves, tree};
 use crate::memory::Buffer;
-use crate::product::{LeafProduct, Panel, Step, Strewn, multiply_leaves, transpose, transpose_to};
+use crate::product::{LeafProduct, Outside, Panel, Step, Strewn, multiply_leaves, transpose, transpose_to};
 use std::ops::Range;
 
 pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [f32]) {
@@ -145,6 +145,28 @@ impl LeafProduct for WeightGradient<'_> {
             transpose(cpu, (panel.columns.len(), len), (from, plane), (to, panel.width));
             next += len;
         }
+    }
+
+    fn outside(&self) -> Option<Outside> {
+        let patches = &self.patches;
+        let (row, column) = (|i, tap| patches.has_row(i, tap), |j, tap| patches.has_column(j, tap));
+        Outside::new(patches.grid.size, patches.taps.len(), row, column)
+    }
+
+    fn sum(&self, row: usize, column: usize) -> f32 {
+        let (taps, size) = (self.patches.taps, self.patches.grid.size);
+        let (tap, plane) = (&taps[row % taps.len()], size.0 * size.1);
+        let Planar { values, channels, .. } = self.lanes;
+        let leaf = |index: usize| {
+            let mut sum = 0.0_f32;
+            for position in self.leaves[index].clone() {
+                let (n, at) = (position / plane, position % plane);
+                let value = self.patches.value((n, at / size.1, at % size.1), row / taps.len(), tap);
+                sum = values[(n * channels.0 + channels.1 + column) * plane + at].mul_add(value, sum);
+            }
+            sum
+        };
+        tree(self.leaves.len(), leaf, |a, b| a + b).unwrap_or(0.0)
     }
 
     fn store(&self, cpu: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]) {

@@ -15,8 +15,10 @@ use super::tile::{Left, Step};
 use super::turned::cost;
 use std::ops::Range;
 
+/// The bits of −0.
+pub(super) const NEGATIVE_ZERO: u32 = 1 << 31;
 /// Columns are sorted if that leaves less than this share of the work, for it takes time too.
-const WORTH: (usize, usize) = (31, 32);
+pub(super) const WORTH: (usize, usize) = (31, 32);
 
 /// What a class costs besides its tiles, about: a row and a half.
 const CLASS: usize = 8;
@@ -202,7 +204,8 @@ impl Sorted {
         for class in &mut self.classes {
             let of_channel = |first: usize| class.taps.iter().map(move |tap| first + tap);
             let terms: Vec<usize> = (0..terms).step_by(self.taps).flat_map(of_channel).collect();
-            (class.bases, class.steps) = strewn.part(&columns[class.places.clone()], &terms);
+            let bases = columns[class.places.clone()].iter().map(|column| strewn.bases()[*column]);
+            (class.bases, class.steps) = (bases.collect(), strewn.some_steps(&terms));
         }
     }
 

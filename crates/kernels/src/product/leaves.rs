@@ -4,8 +4,10 @@
 //! A tile's leaves are added in the registers that the later one was computed in, so a tree costs a load and an
 //! addition for each of its nodes.
 
+use super::gaps::NEGATIVE_ZERO;
+use super::outside::{Arranged, Outside};
 use super::tile::{Kernel, Left, Step, Tile};
-use super::{Panel, SLACK, STACK, cut, even};
+use super::{Finite, Panel, SLACK, STACK, cut, even};
 use crate::memory::Buffer;
 use crate::{Cpu, perturb};
 use std::borrow::Cow;
@@ -39,6 +41,14 @@ pub(crate) trait LeafProduct: Sync {
     /// Writes `out[k][panel.width]`, the right operand, anything beyond the last column. `out` has [`SLACK`]
     /// values more, for anything.
     fn pack_columns(&self, cpu: &Cpu, panel: &Panel, terms: Range<usize>, out: &mut [f32]);
+    /// Which terms of a row are +0 times something, where there are many.
+    fn outside(&self) -> Option<Outside> {
+        None
+    }
+    /// One sum, as it is defined; of a product that is not whole by [`LeafProduct::outside`].
+    fn sum(&self, _row: usize, _column: usize) -> f32 {
+        unreachable!("a product whose terms are all inside")
+    }
     /// Takes some finished rows of a panel, `[rows.len()][panel.width]`. None comes twice.
     fn store(&self, cpu: &Cpu, rows: Range<usize>, panel: &Panel, tile: &[f32]);
 }
@@ -60,12 +70,19 @@ impl<'a> Strewn<'a> {
         strewn
     }
 
-    /// The bases of some rows, and the steps of some terms in ascending order.
-    pub(super) fn part(&self, rows: &[usize], terms: &[usize]) -> (Vec<usize>, Vec<Step>) {
-        let bases = rows.iter().map(|row| self.bases[*row]).collect();
+    /// The steps of some terms, in ascending order.
+    pub(super) fn some_steps(&self, terms: &[usize]) -> Vec<Step> {
         let next = terms.iter().skip(1).chain(terms.last());
         let step = |(term, next): (&usize, &usize)| Step { at: self.steps[*term].at, right: next - term };
-        (bases, terms.iter().zip(next).map(step).collect())
+        terms.iter().zip(next).map(step).collect()
+    }
+
+    pub(super) fn bases(&self) -> &[usize] {
+        &self.bases
+    }
+
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
     }
 
     /// For a tile of all rows and terms.
@@ -92,21 +109,33 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
     }
     let kernel = Kernel::of(cpu);
     let panels = Panel::cut(product.columns(), &kernel);
-    let tiles = product.rows().div_ceil(kernel.rows);
+    let outside = product.outside();
+    // Rows that are shared out together: a tile, or one of each tap.
+    let unit = kernel.rows * outside.as_ref().map_or(1, Outside::taps);
+    let units = product.rows().div_ceil(unit);
     let across = panels.len().div_ceil(COLUMNS / kernel.width());
     // As many pieces as all threads can share evenly.
     let mut down = product.rows().div_ceil(ROWS);
-    while !(down * across).is_multiple_of(cpu.threads()) && down < tiles {
+    while !(down * across).is_multiple_of(cpu.threads()) && down < units {
         down += 1;
     }
     let plan = Plan::new(&product.leaves());
     cpu.for_ranges(down * across, 1, |range| {
         let slot = plan.most_terms() * kernel.width() + SLACK;
         let columns = Buffer::take(slot * panels.len().div_ceil(across));
-        let mut piece =
-            Piece { cpu, product, kernel, tiles: 0..0, panels: &[], columns, slot, scratch: Vec::new() };
+        let mut piece = Piece {
+            cpu,
+            product,
+            rows: Arranged::new(0..0, &kernel, None),
+            panels: &[],
+            columns,
+            slot,
+            scratch: Vec::new(),
+        };
         for index in range {
-            piece.tiles = even(tiles, down, index / across);
+            let units = even(units, down, index / across);
+            let rows = units.start * unit..(units.end * unit).min(product.rows());
+            piece.rows = Arranged::new(rows, &kernel, outside.as_ref());
             piece.panels = &panels[even(panels.len(), across, index % across)];
             piece.run(&plan);
         }
@@ -189,12 +218,11 @@ impl Plan {
     }
 }
 
-/// Some tiles of some panels.
+/// Some rows and some panels.
 struct Piece<'a, P> {
     cpu: &'a Cpu,
     product: &'a P,
-    kernel: Kernel,
-    tiles: Range<usize>,
+    rows: Arranged<'a>,
     panels: &'a [Panel],
     /// The panels of one block, in slots of so many values.
     columns: Buffer,
@@ -203,66 +231,101 @@ struct Piece<'a, P> {
 }
 
 impl<P: LeafProduct> Piece<'_, P> {
-    /// The rows of each stack of tiles.
-    fn stacks(&self) -> impl Iterator<Item = Range<usize>> + use<P> {
-        let (kernel, all) = (self.kernel, self.product.rows());
-        cut(self.tiles.clone(), STACK).map(move |stack| kernel.rows_of(stack, all))
-    }
-
     fn run(&mut self, plan: &Plan) {
-        let rows = self.kernel.rows_of(self.tiles.clone(), self.product.rows());
         let width: usize = self.panels.iter().map(|panel| panel.width).sum();
         // For each stack, for each panel, for each sum: [rows][width].
-        let mut sums = Buffer::take(rows.len() * width * plan.sums);
+        let mut sums = Buffer::take(self.rows.all.len() * width * plan.sums);
         for block in &plan.blocks {
-            self.block(block, rows.clone(), plan.sums, &mut sums);
+            self.block(block, plan.sums, &mut sums);
         }
-        let nothing = Buffer::zeros(STACK * self.kernel.rows * self.kernel.width());
-        let mut left = &sums[..];
-        for rows in self.stacks() {
-            for panel in self.panels {
-                let (size, rows) = (rows.len() * panel.width, rows.clone());
-                let (slots, rest) = left.split_at(plan.sums * size);
-                left = rest;
-                let finished = plan.result.map_or(&nothing[..size], |result| &slots[result * size..][..size]);
-                self.product.store(self.cpu, rows, panel, finished);
+        let nothing = Buffer::zeros(STACK * Kernel::of(self.cpu).rows * Kernel::of(self.cpu).width());
+        // The result of some rows from a place on, for the panel that has so many columns before it.
+        let result = |places: &Range<usize>, before: usize, width_of: usize| {
+            let stack = self.rows.stack(places.start);
+            let size = stack.places.len() * width_of;
+            match plan.result {
+                Some(result) => {
+                    let slots = plan.sums * (stack.places.start * width + stack.places.len() * before);
+                    &sums[slots + result * size + (places.start - stack.places.start) * width_of..]
+                        [..places.len() * width_of]
+                }
+                None => &nothing[..places.len() * width_of],
             }
+        };
+        let most = STACK * Kernel::of(self.cpu).rows;
+        let mut ordered = Buffer::take(most * Kernel::of(self.cpu).width());
+        let mut before = 0;
+        for panel in self.panels {
+            for rows in cut(self.rows.all.clone(), most) {
+                match self.rows.place() {
+                    None => {
+                        let places = rows.start - self.rows.all.start..rows.end - self.rows.all.start;
+                        self.product.store(self.cpu, rows, panel, result(&places, before, panel.width));
+                    }
+                    Some(place) => {
+                        let ordered = &mut ordered[..rows.len() * panel.width];
+                        for (row, to) in rows.clone().zip(ordered.chunks_exact_mut(panel.width)) {
+                            let place = place[row - self.rows.all.start];
+                            to.copy_from_slice(result(&(place..place + 1), before, panel.width));
+                            let columns = panel.columns.clone().zip(to);
+                            for (column, sum) in columns.filter(|(_, sum)| sum.to_bits() == NEGATIVE_ZERO) {
+                                *sum = self.product.sum(row, column);
+                            }
+                        }
+                        self.product.store(self.cpu, rows, panel, ordered);
+                    }
+                }
+            }
+            before += panel.width;
         }
     }
 
     /// The chains of one block.
-    fn block(&mut self, block: &Block, all: Range<usize>, kept: usize, sums: &mut [f32]) {
-        let (cpu, product, kernel) = (self.cpu, self.product, self.kernel);
+    fn block(&mut self, block: &Block, kept: usize, sums: &mut [f32]) {
+        let (cpu, product) = (self.cpu, self.product);
         let mut scratch = std::mem::take(&mut self.scratch);
-        let left = product.stage(cpu, all.clone(), block.terms.clone(), &mut scratch);
+        let left = product.stage(cpu, self.rows.all.clone(), block.terms.clone(), &mut scratch);
         let mut earlier: Vec<*const f32> = Vec::new();
         let mut sums = sums;
+        let mut finite = true;
         for (panel, slot) in self.panels.iter().zip(self.columns.chunks_mut(self.slot)) {
             let packed = block.terms.len() * panel.width;
             product.pack_columns(cpu, panel, block.terms.clone(), &mut slot[..packed + SLACK]);
+            finite &= self.rows.place().is_none() || cpu.vectorize(Finite(&slot[..packed]));
         }
-        for rows in self.stacks() {
+        let chains: Vec<Range<usize>> = block
+            .chains
+            .iter()
+            .map(|chain| chain.terms.start - block.terms.start..chain.terms.end - block.terms.start)
+            .collect();
+        let chains = self.rows.chains(&left, block.terms.start, chains, finite);
+        let classes = self.rows.classes(&left);
+        let lefts: Vec<Vec<(usize, Left)>> = classes
+            .iter()
+            .zip(chains.iter())
+            .map(|(class, chains)| {
+                chains.iter().map(|(first, steps)| (*first, left.left_of(&class.bases, steps))).collect()
+            })
+            .collect();
+        for stack in &self.rows.stacks {
+            let (kernel, class, lefts) = (stack.kernel, &classes[stack.class], &lefts[stack.class]);
+            let rows = stack.places.start - class.places.start..stack.places.end - class.places.start;
             for (panel, columns) in self.panels.iter().zip(self.columns.chunks(self.slot)) {
                 let size = rows.len() * panel.width;
                 let (slots, rest) = sums.split_at_mut(kept * size);
                 sums = rest;
                 let slots = slots.as_mut_ptr();
-                for chain in &block.chains {
-                    let terms = chain.terms.start - block.terms.start..chain.terms.end - block.terms.start;
+                for (chain, (first, left)) in block.chains.iter().zip(lefts) {
                     earlier.clear();
                     earlier
                         .extend(chain.earlier.iter().map(|sum| slots.wrapping_add(sum * size).cast_const()));
                     let tile = Tile {
-                        left: Left::Strewn {
-                            data: left.data,
-                            bases: &left.bases[rows.start - all.start..rows.end - all.start],
-                            steps: &left.steps[terms.clone()],
-                        },
-                        right: &columns[terms.start * panel.width..],
+                        left: left.after_rows(rows.start, left.terms()),
+                        right: columns.get(first * panel.width..).unwrap_or_default(),
                         right_step: panel.width,
                         next: None,
                         asked: &[],
-                        terms: terms.len(),
+                        terms: left.terms(),
                         to: slots.wrapping_add(chain.sum * size),
                         stride: panel.width,
                         resume: chain.resume,
@@ -270,11 +333,12 @@ impl<P: LeafProduct> Piece<'_, P> {
                         finish: None,
                     };
                     // SAFETY: there are `kept` slots of the stack's size, and they belong to this thread;
-                    // `Strewn::new` measured the left operand.
+                    // `Strewn` measured the left operand.
                     unsafe { kernel.run(rows.len(), panel.width, &tile) };
                 }
             }
         }
+        drop(lefts);
         drop(left);
         self.scratch = scratch;
     }

@@ -46,7 +46,7 @@ pub(crate) struct Finish<'a> {
 }
 
 /// A term of a left operand that lies anywhere.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
     /// How far it lies from the row's base.
     pub(super) at: usize,
@@ -73,6 +73,11 @@ pub(super) enum Left<'a> {
 }
 
 impl<'a> Left<'a> {
+    /// The number of terms, of an operand that lies anywhere.
+    pub(super) fn terms(&self) -> usize {
+        if let Left::Strewn { steps, .. } = self { steps.len() } else { 0 }
+    }
+
     /// Without the rows before `first`, whole tiles of them, of so many terms.
     pub(super) fn after_rows(self, first: usize, terms: usize) -> Left<'a> {
         match self {

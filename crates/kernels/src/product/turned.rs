@@ -14,7 +14,7 @@
 //! (49 take 56 lanes), and all threads would pack them. Turned they cost what they are, are packed once, by all threads
 //! together, and the kept operand comes as panels whose lanes are all of use.
 
-use super::gaps::{Part, Present, Sorted};
+use super::gaps::{NEGATIVE_ZERO, Part, Present, Sorted};
 use super::tile::{Kernel, Left, Tile};
 use super::{Ahead, Panel, Product, STACK, after, cut, even, pack_left, transpose};
 use crate::cpu::SharedMut;
@@ -73,7 +73,7 @@ fn cost_of(rows: usize, height: usize) -> usize {
 }
 
 /// Rows of a tile: few tiles, and no small rest, which would keep the multipliers waiting.
-fn height(rows: usize, most: usize) -> usize {
+pub(super) fn height(rows: usize, most: usize) -> usize {
     (most.div_ceil(2).max(1)..=most).rev().min_by_key(|height| cost_of(rows, *height)).unwrap_or(most)
 }
 
@@ -361,9 +361,6 @@ impl<P: Product> Turned<'_, P> {
         packed
     }
 }
-
-/// The bits of −0.
-const NEGATIVE_ZERO: u32 = 1 << 31;
 
 /// Copies the sums of some places one after the other. Says whether one of them is −0.
 struct Order<'a> {
