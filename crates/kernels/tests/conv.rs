@@ -190,6 +190,20 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         Conv { n: 3, c: 8, input: (26, 27), o: 64, ..PLAIN },
         Conv { n: 1, c: 3, input: (1, 2), o: 16, ..PLAIN },
         Conv { n: 1, c: 16, input: (1, 1), o: 16, stride: (2, 2), ..PLAIN },
+        // Terms on the padding left out: several leaves, filters that fill no register, strides and dilations, blocks that
+        // begin within an image.
+        Conv { n: 19, c: 16, input: (7, 7), o: 19, ..PLAIN },
+        Conv {
+            n: 9,
+            c: 33,
+            input: (9, 8),
+            o: 32,
+            stride: (2, 2),
+            padding: (2, 1),
+            dilation: (2, 1),
+            ..PLAIN
+        },
+        Conv { n: 3, c: 24, input: (15, 13), o: 16, padding: (0, 1), ..PLAIN },
         // No image, no pixel, no position, no channel, no filter.
         Conv { c: 0, input: (4, 5), ..PLAIN },
         Conv { o: 0, input: (4, 5), ..PLAIN },

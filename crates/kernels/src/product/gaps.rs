@@ -1,22 +1,38 @@
 //! Terms that need not be computed: those of pixels on the padding, which are +0.
 //!
 //! `fma(+0, w, c)` has the bits of c for every finite w and every c but −0: its product is a zero, and a zero changes
-//! no other number. So compare a chain with all its terms and one without these. As long as a weight is neither
-//! infinite nor NaN they have the same value all along, for a term that is a number other than zero makes the same of
-//! both zeros, and the same bits wherever that value is not zero. A chain that begins with +0 becomes −0 only by a
-//! negative product too small for f32, which both meet; a shorter chain that leaves −0 again for +0 does so by a term
-//! that the longer one has too. Hence a shorter chain that does not end with −0 has the bits of the longer one. Those
-//! that do end with −0 are computed once more, as they are defined.
+//! no other number. Compare the chain with all its terms and one without some of these, while every weight is finite.
+//! After every term (1) both have the same value, (2) the same bits unless that is zero, and (3) if the long one is −0,
+//! so is the short one. Both begin with +0. A term left out keeps a number that is not zero; of a zero of the long chain
+//! it makes a zero, −0 only if it was −0. A term that both have makes the same of equal numbers; of two zeros it makes
+//! the same unless its product is zero, and then −0 of the long one only if that was −0 and the product is −0, which
+//! leaves the short one −0. So a short chain that does not end with −0 has the bits of the long one. Sums that do end
+//! with −0 are computed once more, as they are defined.
+//!
+//! Leaves added by a tree keep all three: a sum of two f32 is never rounded to zero, and is −0 only of −0 and −0.
 //!
 //! Columns with the same terms are computed together, so that the tiles' loop asks no question.
 
 use super::Strewn;
 use super::tile::{Left, Step};
 use super::turned::cost;
+use crate::Task;
 use std::ops::Range;
 
 /// The bits of −0.
 pub(super) const NEGATIVE_ZERO: u32 = 1 << 31;
+
+/// Whether one of some sums is −0.
+pub(super) struct HasNegativeZero<'a>(pub(super) &'a [f32]);
+
+impl Task for HasNegativeZero<'_> {
+    type Output = bool;
+    #[inline(always)]
+    fn run(self) -> bool {
+        self.0.iter().fold(0, |found, sum| found | u32::from(sum.to_bits() == NEGATIVE_ZERO)) != 0
+    }
+}
+
 /// Columns are sorted if that leaves less than this share of the work, for it takes time too.
 pub(super) const WORTH: (usize, usize) = (31, 32);
 

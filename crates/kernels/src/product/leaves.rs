@@ -4,7 +4,7 @@
 //! A tile's leaves are added in the registers that the later one was computed in, so a tree costs a load and an
 //! addition for each of its nodes.
 
-use super::gaps::NEGATIVE_ZERO;
+use super::gaps::{HasNegativeZero, NEGATIVE_ZERO};
 use super::outside::{Arranged, Outside};
 use super::tile::{Kernel, Left, Step, Tile};
 use super::{Finite, Panel, SLACK, STACK, cut, even};
@@ -98,7 +98,8 @@ impl<'a> Strewn<'a> {
         if let (Some(base), Some(step)) = (bases.iter().max(), steps.iter().map(|step| step.at).max()) {
             assert!(base + step < self.data.len(), "a left operand outside its data");
         }
-        Left::Strewn { data: self.data, bases, steps }
+        let reach = steps.split_last().map_or(0, |(_, but)| but.iter().map(|step| step.right).sum());
+        Left::Strewn { data: self.data, bases, steps, reach }
     }
 }
 
@@ -109,13 +110,14 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
     }
     let kernel = Kernel::of(cpu);
     let panels = Panel::cut(product.columns(), &kernel);
-    let outside = product.outside();
-    // Rows that are shared out together: a tile, or one of each tap.
-    let unit = kernel.rows * outside.as_ref().map_or(1, Outside::taps);
+    // Rows that are shared out together: a tile, or one of each tap if there are enough of these for all threads.
+    let of_taps = |outside: &Outside| kernel.rows * outside.taps();
+    let outside = product.outside().filter(|outside| product.rows() >= cpu.threads() * of_taps(outside));
+    let unit = outside.as_ref().map_or(kernel.rows, of_taps);
     let units = product.rows().div_ceil(unit);
     let across = panels.len().div_ceil(COLUMNS / kernel.width());
     // As many pieces as all threads can share evenly.
-    let mut down = product.rows().div_ceil(ROWS);
+    let mut down = product.rows().div_ceil(ROWS).min(units);
     while !(down * across).is_multiple_of(cpu.threads()) && down < units {
         down += 1;
     }
@@ -238,7 +240,9 @@ impl<P: LeafProduct> Piece<'_, P> {
         for block in &plan.blocks {
             self.block(block, plan.sums, &mut sums);
         }
-        let nothing = Buffer::zeros(STACK * Kernel::of(self.cpu).rows * Kernel::of(self.cpu).width());
+        let kernel = Kernel::of(self.cpu);
+        let most = STACK * kernel.rows;
+        let nothing = Buffer::zeros(most * kernel.width());
         // The result of some rows from a place on, for the panel that has so many columns before it.
         let result = |places: &Range<usize>, before: usize, width_of: usize| {
             let stack = self.rows.stack(places.start);
@@ -252,8 +256,7 @@ impl<P: LeafProduct> Piece<'_, P> {
                 None => &nothing[..places.len() * width_of],
             }
         };
-        let most = STACK * Kernel::of(self.cpu).rows;
-        let mut ordered = Buffer::take(most * Kernel::of(self.cpu).width());
+        let mut ordered = Buffer::take(most * kernel.width());
         let mut before = 0;
         for panel in self.panels {
             for rows in cut(self.rows.all.clone(), most) {
@@ -267,10 +270,9 @@ impl<P: LeafProduct> Piece<'_, P> {
                         for (row, to) in rows.clone().zip(ordered.chunks_exact_mut(panel.width)) {
                             let place = place[row - self.rows.all.start];
                             to.copy_from_slice(result(&(place..place + 1), before, panel.width));
-                            let columns = panel.columns.clone().zip(to);
-                            for (column, sum) in columns.filter(|(_, sum)| sum.to_bits() == NEGATIVE_ZERO) {
-                                *sum = self.product.sum(row, column);
-                            }
+                        }
+                        if self.cpu.vectorize(HasNegativeZero(ordered)) {
+                            self.repair(&rows, panel, ordered);
                         }
                         self.product.store(self.cpu, rows, panel, ordered);
                     }
@@ -280,18 +282,37 @@ impl<P: LeafProduct> Piece<'_, P> {
         }
     }
 
+    /// Computes those sums once more, as they are defined, that are −0.
+    fn repair(&self, rows: &Range<usize>, panel: &Panel, sums: &mut [f32]) {
+        for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(panel.width)) {
+            for (column, sum) in panel.columns.clone().zip(sums) {
+                if sum.to_bits() == NEGATIVE_ZERO {
+                    *sum = self.product.sum(row, column);
+                }
+            }
+        }
+    }
+
     /// The chains of one block.
-    fn block(&mut self, block: &Block, kept: usize, sums: &mut [f32]) {
+    fn block(&mut self, block: &Block, kept: usize, mut sums: &mut [f32]) {
         let (cpu, product) = (self.cpu, self.product);
         let mut scratch = std::mem::take(&mut self.scratch);
         let left = product.stage(cpu, self.rows.all.clone(), block.terms.clone(), &mut scratch);
         let mut earlier: Vec<*const f32> = Vec::new();
-        let mut sums = sums;
         let mut finite = true;
         for (panel, slot) in self.panels.iter().zip(self.columns.chunks_mut(self.slot)) {
             let packed = block.terms.len() * panel.width;
             product.pack_columns(cpu, panel, block.terms.clone(), &mut slot[..packed + SLACK]);
-            finite &= self.rows.place().is_none() || cpu.vectorize(Finite(&slot[..packed]));
+            // Beyond the last column lies anything.
+            let (width, columns) = (panel.width, panel.columns.len());
+            finite = finite
+                && match self.rows.place() {
+                    None => true,
+                    Some(_) if columns == width => cpu.vectorize(Finite(&slot[..packed])),
+                    Some(_) => {
+                        slot[..packed].chunks_exact(width).all(|row| cpu.vectorize(Finite(&row[..columns])))
+                    }
+                };
         }
         let chains: Vec<Range<usize>> = block
             .chains

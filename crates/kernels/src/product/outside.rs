@@ -8,7 +8,7 @@ use super::{STACK, Strewn, cut};
 use std::ops::Range;
 use std::rc::Rc;
 
-/// Blocks of which what was worked out is kept.
+/// Of so many blocks the terms are kept that were worked out: blocks begin at few places of an image.
 const KNOWN: usize = 16;
 
 /// At which positions of an image the taps lie inside. A row is a tap of a channel, a term a position of an image.
@@ -29,20 +29,23 @@ impl Outside {
         row: impl Fn(usize, usize) -> bool,
         column: impl Fn(usize, usize) -> bool,
     ) -> Option<Outside> {
-        let plane = size.0 * size.1;
+        let rows = |tap: usize| (0..size.0).filter(|i| row(*i, tap)).count();
+        let columns = |tap: usize| (0..size.1).filter(|j| column(*j, tap)).count();
+        let (plane, inside): (usize, usize) =
+            (size.0 * size.1, (0..taps).map(|tap| rows(tap) * columns(tap)).sum());
+        if inside * WORTH.1 >= plane * taps * WORTH.0 {
+            return None;
+        }
         let mut outside = Outside { plane, inside: Vec::new(), of: Vec::new() };
-        let mut count = 0;
         for tap in 0..taps {
-            let set: Vec<bool> =
-                (0..plane).map(|at| row(at / size.1, tap) && column(at % size.1, tap)).collect();
-            count += set.iter().filter(|inside| **inside).count();
+            let set = (0..plane).map(|at| row(at / size.1, tap) && column(at % size.1, tap)).collect();
             let known = outside.inside.iter().position(|other| *other == set);
             outside.of.push(known.unwrap_or(outside.inside.len()));
             if known.is_none() {
                 outside.inside.push(set);
             }
         }
-        (count * WORTH.1 < plane * taps * WORTH.0).then_some(outside)
+        Some(outside)
     }
 
     pub(super) fn taps(&self) -> usize {
@@ -86,6 +89,8 @@ pub(super) struct Arranged<'a> {
     /// The row of each place, from the first one on; and the place of each row.
     rows: Vec<usize>,
     place: Vec<usize>,
+    /// The stack of each place.
+    stack: Vec<usize>,
     known: Vec<Known>,
 }
 
@@ -113,7 +118,10 @@ impl<'a> Arranged<'a> {
         for (at, row) in rows.iter().enumerate() {
             place[*row] = at;
         }
-        Arranged { all, stacks, outside, classes, rows, place, known: Vec::new() }
+        let stack =
+            stacks.iter().enumerate().flat_map(|(index, stack)| stack.places.clone().map(move |_| index));
+        let stack = stack.collect();
+        Arranged { all, stack, stacks, outside, classes, rows, place, known: Vec::new() }
     }
 
     /// The place of each row, if it may be another than its own.
@@ -123,7 +131,7 @@ impl<'a> Arranged<'a> {
 
     /// The stack of a place.
     pub(super) fn stack(&self, place: usize) -> &Stack {
-        &self.stacks[self.stacks.partition_point(|stack| stack.places.end <= place)]
+        &self.stacks[self.stack[place]]
     }
 
     /// The rows of each class, from the left operand of all in order.
@@ -135,7 +143,7 @@ impl<'a> Arranged<'a> {
         self.classes.iter().map(class).collect()
     }
 
-    /// The terms of each class, for the chains of a block that begins with position `start` of an image. None are left
+    /// The terms of each class, for the chains of a block that begins with position `start` of all images. None are left
     /// out where a value of the right operand is not finite.
     pub(super) fn chains(
         &mut self,
@@ -168,9 +176,10 @@ impl<'a> Arranged<'a> {
             |(_, set): &(Range<usize>, usize)| chains.iter().map(|terms| chain(*set, terms)).collect();
         let classes = Rc::new(self.classes.iter().map(class).collect());
         let steps = left.steps().to_vec();
-        // Blocks begin at few places of an image.
-        self.known.truncate(KNOWN - 1);
-        self.known.insert(0, Known { start, finite, chains, steps, classes: Rc::clone(&classes) });
+        if self.outside.is_some() {
+            self.known.truncate(KNOWN - 1);
+            self.known.insert(0, Known { start, finite, chains, steps, classes: Rc::clone(&classes) });
+        }
         classes
     }
 }

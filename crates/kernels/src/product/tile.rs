@@ -66,8 +66,9 @@ impl Step {
 pub(super) enum Left<'a> {
     /// `[tile][k][rows of the tile]`
     Packed(&'a [f32]),
-    /// Value (i, k) at `data[bases[i] + steps[k].at]`.
-    Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [Step] },
+    /// Value (i, k) at `data[bases[i] + steps[k].at]`. From the row of the right operand that the first term meets to the
+    /// last one's there are `reach` rows.
+    Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [Step], reach: usize },
     /// Value (i, k) at `data[i·row + k·term]`; and the left operand to come, if it lies as this one does.
     Even { data: &'a [f32], row: usize, term: usize, next: Option<&'a [f32]> },
 }
@@ -82,7 +83,9 @@ impl<'a> Left<'a> {
     pub(super) fn after_rows(self, first: usize, terms: usize) -> Left<'a> {
         match self {
             Left::Packed(values) => Left::Packed(&values[first * terms..]),
-            Left::Strewn { data, bases, steps } => Left::Strewn { data, bases: &bases[first..], steps },
+            Left::Strewn { data, bases, steps, reach } => {
+                Left::Strewn { data, bases: &bases[first..], steps, reach }
+            }
             Left::Even { data, row, term, next } => {
                 let next = next.and_then(|next| next.get(first * row..));
                 Left::Even { data: &data[first * row..], row, term, next }
@@ -188,10 +191,9 @@ impl Kernel {
                 assert!(a.len() >= tile.terms * rows, "a short left operand");
                 (a, self.packed)
             }
-            Left::Strewn { data, bases: of_rows, steps: of_terms } => {
-                assert!(of_rows.len() >= rows && of_terms.len() >= tile.terms, "a short left operand");
-                (bases, steps) = (of_rows, &of_terms[..tile.terms]);
-                last = steps.split_last().map_or(0, |(_, but)| but.iter().map(|step| step.right).sum());
+            Left::Strewn { data, bases: of_rows, steps: of_terms, reach } => {
+                assert!(of_rows.len() >= rows && of_terms.len() == tile.terms, "another left operand");
+                (bases, steps, last) = (of_rows, of_terms, reach);
                 (data, self.strewn)
             }
             Left::Even { data, row, term, next } => {

@@ -14,12 +14,12 @@
 //! (49 take 56 lanes), and all threads would pack them. Turned they cost what they are, are packed once, by all threads
 //! together, and the kept operand comes as panels whose lanes are all of use.
 
-use super::gaps::{NEGATIVE_ZERO, Part, Present, Sorted};
+use super::gaps::{HasNegativeZero, NEGATIVE_ZERO, Part, Present, Sorted};
 use super::tile::{Kernel, Left, Tile};
 use super::{Ahead, Panel, Product, STACK, after, cut, even, pack_left, transpose};
+use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
-use crate::{Cpu, Task};
 use std::ops::Range;
 
 /// Products of at most so many columns that must be packed are turned,
@@ -259,6 +259,7 @@ impl<P: Product> Turned<'_, P> {
                 for some in cut(part.places.clone(), *some) {
                     asked.clear();
                     if last && product.is_far() {
+                        // Sorted columns lie elsewhere, but all parts together are all of them.
                         let some = columns.start + some.start..columns.start + some.end;
                         product.touched(some, rows.clone(), &mut asked);
                     }
@@ -324,8 +325,11 @@ impl<P: Product> Turned<'_, P> {
         (place, sums): (&[usize], &[f32]),
         ordered: &mut [f32],
     ) {
-        let places = &place[some.clone()];
-        if !self.cpu.vectorize(Order { places, width, sums, ordered }) {
+        let ordered = &mut ordered[..some.len() * width];
+        for (place, to) in place[some.clone()].iter().zip(ordered.chunks_exact_mut(width)) {
+            to.copy_from_slice(&sums[place * width..][..width]);
+        }
+        if !self.cpu.vectorize(HasNegativeZero(ordered)) {
             return;
         }
         for (column, sums) in some.clone().zip(ordered.chunks_exact_mut(width)) {
@@ -359,29 +363,5 @@ impl<P: Product> Turned<'_, P> {
             }
         });
         packed
-    }
-}
-
-/// Copies the sums of some places one after the other. Says whether one of them is −0.
-struct Order<'a> {
-    places: &'a [usize],
-    width: usize,
-    sums: &'a [f32],
-    ordered: &'a mut [f32],
-}
-
-impl Task for Order<'_> {
-    type Output = bool;
-    #[inline(always)]
-    fn run(self) -> bool {
-        let Order { places, width, sums, ordered } = self;
-        let mut found = 0;
-        for (place, to) in places.iter().zip(ordered.chunks_exact_mut(width)) {
-            for (to, from) in to.iter_mut().zip(&sums[place * width..][..width]) {
-                found |= u32::from(from.to_bits() == NEGATIVE_ZERO);
-                *to = *from;
-            }
-        }
-        found != 0
     }
 }
