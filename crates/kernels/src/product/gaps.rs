@@ -16,14 +16,34 @@
 use super::Strewn;
 use super::tile::{Left, Step};
 use super::turned::cost;
-use crate::Task;
+use crate::{Cpu, Task};
 use std::ops::Range;
 
 /// The bits of −0.
-pub(super) const NEGATIVE_ZERO: u32 = 1 << 31;
+const NEGATIVE_ZERO: u32 = 1 << 31;
+
+/// Computes those of some sums once more, as they are defined, that are −0: `[line][width]`, `lanes` of each line, by
+/// `sum` of line and lane.
+pub(super) fn repair(
+    cpu: &Cpu,
+    (width, lanes): (usize, usize),
+    sums: &mut [f32],
+    sum: impl Fn(usize, usize) -> f32,
+) {
+    if !cpu.vectorize(HasNegativeZero(sums)) {
+        return;
+    }
+    for (line, sums) in sums.chunks_exact_mut(width).enumerate() {
+        for (lane, value) in sums[..lanes].iter_mut().enumerate() {
+            if value.to_bits() == NEGATIVE_ZERO {
+                *value = sum(line, lane);
+            }
+        }
+    }
+}
 
 /// Whether one of some sums is −0.
-pub(super) struct HasNegativeZero<'a>(pub(super) &'a [f32]);
+struct HasNegativeZero<'a>(&'a [f32]);
 
 impl Task for HasNegativeZero<'_> {
     type Output = bool;

@@ -4,7 +4,7 @@
 //! A tile's leaves are added in the registers that the later one was computed in, so a tree costs a load and an
 //! addition for each of its nodes.
 
-use super::gaps::{HasNegativeZero, NEGATIVE_ZERO};
+use super::gaps::repair;
 use super::outside::{Arranged, Outside};
 use super::tile::{Kernel, Left, Step, Tile};
 use super::{Finite, Panel, SLACK, STACK, cut, even};
@@ -271,25 +271,15 @@ impl<P: LeafProduct> Piece<'_, P> {
                             let place = place[row - self.rows.all.start];
                             to.copy_from_slice(result(&(place..place + 1), before, panel.width));
                         }
-                        if self.cpu.vectorize(HasNegativeZero(ordered)) {
-                            self.repair(&rows, panel, ordered);
-                        }
+                        let (first, lanes) = (panel.columns.start, panel.columns.len());
+                        let sum =
+                            |row: usize, column: usize| self.product.sum(rows.start + row, first + column);
+                        repair(self.cpu, (panel.width, lanes), ordered, sum);
                         self.product.store(self.cpu, rows, panel, ordered);
                     }
                 }
             }
             before += panel.width;
-        }
-    }
-
-    /// Computes those sums once more, as they are defined, that are −0.
-    fn repair(&self, rows: &Range<usize>, panel: &Panel, sums: &mut [f32]) {
-        for (row, sums) in rows.clone().zip(sums.chunks_exact_mut(panel.width)) {
-            for (column, sum) in panel.columns.clone().zip(sums) {
-                if sum.to_bits() == NEGATIVE_ZERO {
-                    *sum = self.product.sum(row, column);
-                }
-            }
         }
     }
 

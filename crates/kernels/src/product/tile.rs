@@ -342,7 +342,7 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
         let next = raw.next.wrapping_add((turn * size_of::<V>()) as isize);
         macro_rules! term {
             () => {
-                let b = left.right(raw);
+                let b = left.right();
                 prefetch_far(b.wrapping_byte_offset(next));
                 left.ask(raw.left_next);
                 let mut columns = [V::splat(0.0); WIDE];

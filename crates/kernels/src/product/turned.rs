@@ -14,7 +14,7 @@
 //! (49 take 56 lanes), and all threads would pack them. Turned they cost what they are, are packed once, by all threads
 //! together, and the kept operand comes as panels whose lanes are all of use.
 
-use super::gaps::{HasNegativeZero, NEGATIVE_ZERO, Part, Present, Sorted};
+use super::gaps::{Part, Present, Sorted, repair};
 use super::tile::{Kernel, Left, Tile};
 use super::{Ahead, Panel, Product, STACK, after, cut, even, pack_left, transpose};
 use crate::Cpu;
@@ -329,16 +329,8 @@ impl<P: Product> Turned<'_, P> {
         for (place, to) in place[some.clone()].iter().zip(ordered.chunks_exact_mut(width)) {
             to.copy_from_slice(&sums[place * width..][..width]);
         }
-        if !self.cpu.vectorize(HasNegativeZero(ordered)) {
-            return;
-        }
-        for (column, sums) in some.clone().zip(ordered.chunks_exact_mut(width)) {
-            for (row, sum) in rows.clone().zip(sums) {
-                if sum.to_bits() == NEGATIVE_ZERO {
-                    *sum = self.product.sum(row, first + column);
-                }
-            }
-        }
+        let sum = |column: usize, row: usize| self.product.sum(rows.start + row, first + some.start + column);
+        repair(self.cpu, (width, rows.len()), ordered, sum);
     }
 
     /// All columns of all terms: for each block of k, for each tile, `[k][rows]`.

@@ -12,7 +12,7 @@ pub(super) trait Values<const ROWS: usize>: Sized {
     /// Asks for some of what lies so far away, where the operand to come lies.
     fn ask(&self, _bytes: isize) {}
     /// Where the row of the right operand lies that this term meets.
-    unsafe fn right(&self, raw: &Raw) -> *const f32;
+    fn right(&self) -> *const f32;
     unsafe fn advance(&mut self, raw: &Raw);
 }
 
@@ -32,7 +32,7 @@ impl<const ROWS: usize> Values<ROWS> for Packed {
         unsafe { *self.at.add(i) }
     }
     #[inline(always)]
-    unsafe fn right(&self, _: &Raw) -> *const f32 {
+    fn right(&self) -> *const f32 {
         self.right
     }
     #[inline(always)]
@@ -61,7 +61,7 @@ impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
         unsafe { *self.rows[i].add((*self.step).at) }
     }
     #[inline(always)]
-    unsafe fn right(&self, _: &Raw) -> *const f32 {
+    fn right(&self) -> *const f32 {
         self.right
     }
     #[inline(always)]
@@ -98,7 +98,7 @@ impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
         prefetch_far(self.rows[0].wrapping_add(self.at + self.down).wrapping_byte_offset(bytes));
     }
     #[inline(always)]
-    unsafe fn right(&self, _: &Raw) -> *const f32 {
+    fn right(&self) -> *const f32 {
         self.right
     }
     #[inline(always)]
