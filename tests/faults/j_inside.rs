@@ -40,6 +40,7 @@ fn worker() {
         registers: size("REGISTERS"),
         block: size("BLOCK"),
         far: size("FAR"),
+        zeros: number("ZEROS").is_some(),
         offset: size("OFFSET").unwrap_or(0),
         fill: number("FILL").map(|bits| bits as u32),
         delays: number("DELAYS"),
@@ -93,16 +94,19 @@ fn fault_j03_tiles_and_blocks() {
     cases.extend((0..drawn).map(|k| (1 + draw(k) % 8, 1 + draw(k) / 8 % 3, 1 + draw(k) / 64 % 300)));
     for (k, (rows, registers, block)) in cases.iter().enumerate() {
         let far = [1, u64::MAX][k % 2];
-        let ways = [
+        let mut ways = vec![
             ("ROWS", *rows),
             ("REGISTERS", *registers),
             ("BLOCK", *block),
             ("FAR", far),
             ("THREADS", 1 + k as u64 % 3),
         ];
+        if k % 4 < 2 {
+            ways.push(("ZEROS", 1));
+        }
         is_equal(isa(k), &ways);
     }
-    fault.survived(cases.len(), "tiles of 1 to 8 rows and 1 to 3 registers, blocks of 1 to 4096 terms, drawn: equal weights, scores and chain");
+    fault.survived(cases.len(), "tiles of 1 to 8 rows and 1 to 3 registers, blocks of 1 to 4096 terms, terms of zeros left out or not, drawn: equal weights, scores and chain");
 }
 
 #[test]

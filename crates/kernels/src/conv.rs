@@ -19,7 +19,7 @@ pub mod winograd;
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::Kept;
-use crate::product::multiply;
+use crate::product::{is_sparse, multiply};
 use crate::sums::{self, Images};
 use direct::{Direct, Target};
 use pack::Weights;
@@ -152,6 +152,7 @@ pub fn forward_finished(
     }
     let taps = conv.forward_taps();
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
+    let sparse = is_sparse(x, taps.len(), (channels * taps.len(), filters));
     let y = SharedMut::new(y);
     for_groups(cpu, conv.groups, |group| {
         let patches = Patches {
@@ -172,7 +173,7 @@ pub fn forward_finished(
         };
         let finish = finish.map(|finish| finish.of_group(group * filters..(group + 1) * filters));
         let weights = Weights::Filters { w, terms: channels * taps.len() };
-        let direct = Direct { rows: filters, patches, weights, target, finish };
+        let direct = Direct { rows: filters, patches, weights, target, finish, sparse };
         // The room is for one group's.
         multiply(cpu, &direct, keep.filter(|_| conv.groups == 1));
     });
@@ -228,7 +229,9 @@ pub fn input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f
                 step: conv.stride,
             };
             let weights = Weights::Channels { w, taps: conv.taps() };
-            multiply(cpu, &Direct { rows: channels, patches, weights, target, finish: None }, None);
+            // Behind a batch norm no gradient is zero.
+            let direct = Direct { rows: channels, patches, weights, target, finish: None, sparse: false };
+            multiply(cpu, &direct, None);
         });
     }
 }

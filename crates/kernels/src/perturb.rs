@@ -3,7 +3,7 @@
 //!
 //! It holds for the whole process, and is set while no kernel runs.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// What is changed; the default is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Perturbation {
     pub block: Option<usize>,
     /// Values of an operand from which on it counts as too large for a near cache.
     pub far: Option<usize>,
+    /// Whether terms of zeros are left out wherever a third of the values are zero, though that may take longer.
+    pub zeros: bool,
     /// f32 between a cache line and where a buffer begins, 0 to 15.
     pub offset: usize,
     /// The bits that fill every buffer handed out.
@@ -30,6 +32,7 @@ struct State {
     registers: AtomicUsize,
     block: AtomicUsize,
     far: AtomicUsize,
+    zeros: AtomicBool,
     offset: AtomicUsize,
     /// The bits, below a bit that says whether there are any.
     fill: AtomicU64,
@@ -46,6 +49,7 @@ impl State {
             registers: AtomicUsize::new(usize::MAX),
             block: AtomicUsize::new(usize::MAX),
             far: AtomicUsize::new(usize::MAX),
+            zeros: AtomicBool::new(false),
             offset: AtomicUsize::new(0),
             fill: AtomicU64::new(0),
             delays: AtomicU64::new(0),
@@ -58,6 +62,7 @@ impl State {
         self.registers.store(limit(to.registers), Relaxed);
         self.block.store(limit(to.block), Relaxed);
         self.far.store(limit(to.far), Relaxed);
+        self.zeros.store(to.zeros, Relaxed);
         self.offset.store(to.offset.min(15), Relaxed);
         self.fill_with(to.fill);
         self.delays.store(to.delays.map_or(0, |seed| seed | 1), Relaxed);
@@ -110,6 +115,11 @@ pub(crate) fn block(terms: usize) -> usize {
 /// `values` that are too many for a near cache, or fewer if so few count.
 pub(crate) fn far(values: usize) -> usize {
     STATE.far(values)
+}
+
+/// Whether terms of zeros are left out, of so many values the rest of which are not zero: as `pays` says, or always.
+pub(crate) fn zeros(values: usize, other: usize, pays: bool) -> bool {
+    pays || STATE.zeros.load(Relaxed) && 3 * other <= 2 * values
 }
 
 /// Where buffers begin, in f32 behind a cache line.

@@ -16,9 +16,11 @@
 mod batched;
 mod fma;
 mod gaps;
+mod kernel;
 pub(crate) mod lanes;
 mod leaves;
 mod outside;
+mod sparse;
 mod tile;
 mod transpose;
 mod turned;
@@ -29,15 +31,17 @@ pub(crate) use gaps::Present;
 pub(crate) use lanes::prefetch;
 pub(crate) use leaves::{LeafProduct, Strewn, multiply_leaves};
 pub(crate) use outside::Outside;
+pub(crate) use sparse::is_sparse;
 pub(crate) use transpose::{transpose, transpose_to};
 
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
 use crate::{Cpu, Task};
+use kernel::Kernel;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub(crate) use tile::{Finish, Step};
-use tile::{Kernel, Left, Tile};
+use tile::{Left, Tile};
 
 /// Columns whose panels a thread packs together for each block of k: at least, and at most. They stay in the
 /// second-level cache while all rows meet them, and each in the first-level cache while some rows do.
@@ -95,11 +99,15 @@ pub(crate) trait Product: Sync {
     fn strewn<'g>(&'g self, _: &'g Self::Group, _columns: Range<usize>, _terms: Range<usize>) -> Strewn<'g> {
         Strewn::default()
     }
+    /// Whether strewn columns have so many zeros that their terms had better be left out.
+    fn is_sparse(&self) -> bool {
+        false
+    }
     /// Which terms of strewn columns are +0 times something, where there are any.
     fn present(&self) -> Option<Present> {
         None
     }
-    /// One sum, as it is defined; of a product that is not whole by [`Product::present`].
+    /// One sum, as it is defined; of a product that is not whole by [`Product::present`] or [`Product::is_sparse`].
     fn sum(&self, _row: usize, _column: usize) -> f32 {
         unreachable!("a product whose terms are all present")
     }

@@ -25,14 +25,34 @@ fn weights(conv: &Conv) -> usize {
     conv.o * (conv.c / conv.groups) * conv.kernel.0 * conv.kernel.1
 }
 
+/// Makes about six in ten of some values zero, of either sign: as behind a relu.
+fn thin(random: &mut Random, values: &mut [f32]) {
+    for value in values {
+        match random.between(0, 9) {
+            0..5 => *value = 0.0,
+            5 => *value = -0.0,
+            _ => {}
+        }
+    }
+}
+
 /// Compares the three kernels with their definitions, on every instruction set and number of threads. The case
 /// decides how hostile the values are and where slices begin.
 fn check(random: &mut Random, case: usize, shape: &Conv) {
+    compare(random, case, shape, false);
+    compare(random, case, shape, true);
+}
+
+/// [`check`] with many zeros among the pixels, or with few.
+fn compare(random: &mut Random, case: usize, shape: &Conv, sparse: bool) {
     // Whether what is far is asked for early: hints alone, so that tests beside this one may see it change.
     let far = case.is_multiple_of(2).then_some(1);
-    Perturbation { far, fill: Some(0x7fa5_a5a5), ..Default::default() }.set();
+    Perturbation { far, zeros: true, fill: Some(0x7fa5_a5a5), ..Default::default() }.set();
     let shift = case % 16;
-    let x = values(random, case, shift + inputs(shape));
+    let mut x = values(random, case, shift + inputs(shape));
+    if sparse {
+        thin(random, &mut x);
+    }
     let w = values(random, case + 1, shift + weights(shape));
     let dy = values(random, case + 2, shift + outputs(shape));
     let (x, w, dy) = (&x[shift..], &w[shift..], &dy[shift..]);
@@ -50,7 +70,7 @@ fn check(random: &mut Random, case: usize, shape: &Conv) {
     reference::finish(oh * ow, &finish, &mut finished);
     let shared = Kept::default();
     for cpu in cpus() {
-        let what = format!("{shape:?}, {cpu:?}");
+        let what = format!("{shape:?}, sparse: {sparse}, {cpu:?}");
         let mut got = Odd::poisoned(shift + y.len());
         conv::forward(&cpu, shape, x, w, &mut got[shift..]);
         assert_same(&got[shift..], &y, &format!("forward, {what}"));
@@ -270,6 +290,54 @@ fn terms_on_the_padding_count_where_they_change_a_sum() {
                     assert_same(&got, &dw, &format!("weight gradient, {what}"));
                 }
             }
+        }
+    }
+}
+
+/// Terms of zeros are left out where that changes nothing: not where a sum would end with −0, nor where the other factor
+/// is not finite.
+#[test]
+fn terms_of_zeros_count_where_they_change_a_sum() {
+    Perturbation { zeros: true, fill: Some(0x7fa5_a5a5), ..Default::default() }.set();
+    let mut random = Random(6);
+    let three = Conv { c: 16, o: 48, ..PLAIN };
+    let shapes = [
+        Conv { n: 3, input: (7, 7), ..three },
+        Conv { n: 2, input: (9, 14), stride: (2, 2), ..three },
+        Conv { n: 5, c: 70, input: (6, 6), kernel: (1, 1), padding: (0, 0), ..three },
+        Conv { n: 1, c: 33, o: 128, input: (1, 5), ..three },
+    ];
+    for (shape, finite) in shapes.into_iter().flat_map(|shape| [(shape, true), (shape, false)]) {
+        let tiny = 1.0e-30;
+        let mut x = vec![tiny; inputs(&shape)];
+        thin(&mut random, &mut x);
+        // Products are too small for f32 and become −0, and now and then +0; so do those of zeros.
+        let mut signed =
+            |len| (0..len).map(|_| if random.between(0, 99) == 0 { tiny } else { -tiny }).collect();
+        let (mut w, mut dy): (Vec<f32>, Vec<f32>) = (signed(weights(&shape)), signed(outputs(&shape)));
+        if !finite {
+            w[weights(&shape) / 2] = f32::NEG_INFINITY;
+            dy[outputs(&shape) / 2] = f32::NAN;
+        }
+        let (mut y, mut dw) = (vec![1.0; outputs(&shape)], vec![1.0; weights(&shape)]);
+        reference::forward(&shape, &x, &w, &mut y);
+        reference::weight_gradient(&shape, &x, &dy, &mut dw);
+        if finite {
+            let both = |sums: &[f32]| {
+                sums.iter().all(|sum| *sum == 0.0)
+                    && sums.iter().any(|sum| sum.is_sign_negative())
+                    && sums.iter().any(|sum| sum.is_sign_positive())
+            };
+            assert!(both(&y) && both(&dw), "{shape:?}: no sum of either sign");
+        }
+        for cpu in cpus() {
+            let what = format!("{shape:?}, finite: {finite}, {cpu:?}");
+            let mut got = vec![2.0; y.len()];
+            conv::forward(&cpu, &shape, &x, &w, &mut got);
+            assert_same(&got, &y, &format!("forward, {what}"));
+            let mut got = vec![2.0; dw.len()];
+            conv::weight_gradient(&cpu, &shape, &x, &dy, &mut got);
+            assert_same(&got, &dw, &format!("weight gradient, {what}"));
         }
     }
 }

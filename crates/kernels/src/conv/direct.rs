@@ -29,6 +29,8 @@ pub(super) struct Direct<'a> {
     pub(super) target: Target<'a>,
     /// What becomes of the sums, constants of the group.
     pub(super) finish: Option<super::Finish<'a>>,
+    /// Whether many pixels are zero.
+    pub(super) sparse: bool,
 }
 
 /// Where the outputs go: pixels `origin + step·(i, j)` of images `[n, channels, size]`.
@@ -95,7 +97,7 @@ impl Product for Direct<'_> {
     /// Whole channels, as many in each block as can be.
     fn block(&self) -> usize {
         let mut most = product::block() / self.taps().len();
-        if self.is_strewn() {
+        if self.is_strewn() && !self.sparse {
             most = most.min(NEAR / self.patches.rows_of_taps());
         }
         // A few channels more than that are better than a last block of a few channels.
@@ -165,7 +167,11 @@ impl Product for Direct<'_> {
     /// With several taps: a pixel is staged once, and would be packed for each of them. Turning the sums of a pixel back
     /// is work for each row, as packing it is for each term.
     fn is_strewn(&self) -> bool {
-        self.taps().len() > 1 && self.terms() >= self.rows
+        self.sparse || self.taps().len() > 1 && self.terms() >= self.rows
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.sparse
     }
 
     fn strewn<'g>(&'g self, group: &'g Group, columns: Range<usize>, terms: Range<usize>) -> Strewn<'g> {

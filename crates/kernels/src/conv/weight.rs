@@ -11,7 +11,9 @@ use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves, tree};
 use crate::memory::Buffer;
-use crate::product::{LeafProduct, Outside, Panel, Step, Strewn, multiply_leaves, transpose, transpose_to};
+use crate::product::{
+    LeafProduct, Outside, Panel, Step, Strewn, is_sparse, multiply_leaves, transpose, transpose_to,
+};
 use std::ops::Range;
 
 pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [f32]) {
@@ -33,6 +35,7 @@ pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
     let own = [Tap { index: 0, y: 0, x: 0 }];
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
+    let sparse = is_sparse(x, taps.len(), (channels * taps.len(), filters));
     let dw = SharedMut::new(dw);
     super::for_groups(cpu, conv.groups, |group| {
         let patches = Patches {
@@ -53,8 +56,9 @@ pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
         };
         let dy = Planar { values: dy, channels: (conv.o, group * filters), chosen: filters };
         let start = group * filters * channels * taps.len();
-        let product = WeightGradient { patches, lanes: dy, leaves: &leaves, dw, start, turned: false };
-        if patches.are_pixels() && channels < filters {
+        let product =
+            WeightGradient { patches, lanes: dy, leaves: &leaves, dw, start, turned: false, sparse };
+        if patches.are_pixels() && channels < filters && !sparse {
             let lanes = Planar { values: patches.images, channels: patches.channels, chosen: channels };
             let patches = Patches { images: dy.values, channels: dy.channels, chosen: filters, ..patches };
             multiply_leaves(cpu, &WeightGradient { patches, lanes, turned: true, ..product });
@@ -95,6 +99,8 @@ struct WeightGradient<'a> {
     start: usize,
     /// Whether filters are rows, and channels lie in the lanes.
     turned: bool,
+    /// Whether many pixels are zero.
+    sparse: bool,
 }
 
 impl LeafProduct for WeightGradient<'_> {
@@ -151,6 +157,10 @@ impl LeafProduct for WeightGradient<'_> {
         let patches = &self.patches;
         let (row, column) = (|i, tap| patches.has_row(i, tap), |j, tap| patches.has_column(j, tap));
         Outside::new(patches.grid.size, patches.taps.len(), row, column)
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.sparse
     }
 
     fn sum(&self, row: usize, column: usize) -> f32 {

@@ -1,6 +1,7 @@
 //! Products whose operands lie packed in memory already: the many small products of Winograd's convolution.
 
-use super::tile::{Kernel, Left, Tile};
+use super::kernel::Kernel;
+use super::tile::{Left, Tile};
 use super::{Panel, even};
 use crate::Cpu;
 

@@ -14,6 +14,7 @@
 //! Columns with the same terms are computed together, so that the tiles' loop asks no question.
 
 use super::Strewn;
+use super::sparse::Bits;
 use super::tile::{Left, Step};
 use super::turned::cost;
 use crate::{Cpu, Task};
@@ -250,10 +251,17 @@ impl Sorted {
         (!self.classes.is_empty()).then_some(&self.place[..])
     }
 
-    /// The left operands of a block.
-    pub(super) fn parts<'a>(&'a self, strewn: &'a Strewn, terms: usize) -> Vec<Part<'a>> {
+    /// The left operands of a block; where nothing is sorted, without the terms that have no bit.
+    pub(super) fn parts<'a>(
+        &'a self,
+        strewn: &'a Strewn,
+        terms: usize,
+        bits: Option<&'a Bits>,
+    ) -> Vec<Part<'a>> {
         if self.classes.is_empty() {
-            return vec![Part { places: 0..self.columns, left: strewn.left(), first: 0, terms }];
+            let left = strewn.left();
+            let left = bits.map_or(left, |bits| left.sparse(bits));
+            return vec![Part { places: 0..self.columns, left, first: 0, terms }];
         }
         let part = |class: &'a Class| {
             let steps = &class.steps[..terms / self.taps * class.taps.len()];

@@ -25,6 +25,10 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// The processor has the instruction set.
     unsafe fn relu(self) -> Self;
+    /// A bit for each lane that is neither +0 nor −0, that of lane 0 the lowest.
+    /// # Safety
+    /// The processor has the instruction set.
+    unsafe fn other_than_zero(self) -> u64;
 }
 
 /// Hints to the caches. Any address will do: nothing is read or written here.
@@ -85,12 +89,16 @@ impl Lanes for Plain {
     unsafe fn relu(self) -> Self {
         Plain(self.0.map(|x| if 0.0 > x { 0.0 } else { x }))
     }
+    #[inline(always)]
+    unsafe fn other_than_zero(self) -> u64 {
+        (0..Self::COUNT).fold(0, |bits, l| bits | u64::from(self.0[l] != 0.0) << l)
+    }
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! lanes {
     ($register:ty, $count:literal, $splat:ident, $load:ident, $store:ident, $add:ident, |$x:ident| $relu:expr,
-     |$a:ident, $b:ident, $c:ident| $fma:expr) => {
+     |$y:ident| $other:expr, |$a:ident, $b:ident, $c:ident| $fma:expr) => {
         impl Lanes for $register {
             const COUNT: usize = $count;
             #[inline(always)]
@@ -125,6 +133,12 @@ macro_rules! lanes {
                 // SAFETY: the caller's promise.
                 unsafe { $relu }
             }
+            #[inline(always)]
+            unsafe fn other_than_zero(self) -> u64 {
+                let $y = self;
+                // SAFETY: the caller's promise.
+                unsafe { $other }
+            }
         }
     };
 }
@@ -133,9 +147,10 @@ macro_rules! lanes {
 mod x86 {
     use super::Lanes;
     use std::arch::x86_64::{
-        __m256, __m512, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_set1_ps,
-        _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        __m256, __m512, _CMP_NEQ_UQ, _mm256_add_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_max_ps, _mm256_movemask_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+        _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_set1_ps,
+        _mm512_setzero_ps, _mm512_storeu_ps,
     };
     // The greater of two is here the second where neither is: the first argument must be the zero.
     lanes!(
@@ -146,6 +161,7 @@ mod x86 {
         _mm512_storeu_ps,
         _mm512_add_ps,
         |x| _mm512_max_ps(_mm512_setzero_ps(), x),
+        |x| _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(x, _mm512_setzero_ps()).into(),
         |a, b, c| _mm512_fmadd_ps(a, b, c)
     );
     lanes!(
@@ -156,6 +172,7 @@ mod x86 {
         _mm256_storeu_ps,
         _mm256_add_ps,
         |x| _mm256_max_ps(_mm256_setzero_ps(), x),
+        |x| _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(x, _mm256_setzero_ps())) as u64,
         |a, b, c| _mm256_fmadd_ps(a, b, c)
     );
 }
@@ -164,7 +181,8 @@ mod x86 {
 mod arm {
     use super::Lanes;
     use std::arch::aarch64::{
-        float32x4_t, vaddq_f32, vbslq_f32, vcgtq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32,
+        float32x4_t, vaddq_f32, vaddvq_u32, vbicq_u32, vbslq_f32, vceqzq_f32, vcgtq_f32, vdupq_n_f32,
+        vfmaq_f32, vld1q_f32, vld1q_u32, vst1q_f32,
     };
     lanes!(
         float32x4_t,
@@ -174,6 +192,7 @@ mod arm {
         vst1q_f32,
         vaddq_f32,
         |x| vbslq_f32(vcgtq_f32(vdupq_n_f32(0.0), x), vdupq_n_f32(0.0), x),
+        |x| vaddvq_u32(vbicq_u32(vld1q_u32([1, 2, 4, 8].as_ptr()), vceqzq_f32(x))).into(),
         |a, b, c| vfmaq_f32(c, a, b)
     );
 }

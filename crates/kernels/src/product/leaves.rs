@@ -5,8 +5,10 @@
 //! addition for each of its nodes.
 
 use super::gaps::repair;
+use super::kernel::Kernel;
 use super::outside::{Arranged, Outside};
-use super::tile::{Kernel, Left, Step, Tile};
+use super::sparse::Bits;
+use super::tile::{Left, Step, Tile};
 use super::{Finite, Panel, SLACK, STACK, cut, even};
 use crate::memory::Buffer;
 use crate::{Cpu, perturb};
@@ -45,7 +47,12 @@ pub(crate) trait LeafProduct: Sync {
     fn outside(&self) -> Option<Outside> {
         None
     }
-    /// One sum, as it is defined; of a product that is not whole by [`LeafProduct::outside`].
+    /// Whether the left operand has so many zeros that their terms had better be left out.
+    fn is_sparse(&self) -> bool {
+        false
+    }
+    /// One sum, as it is defined; of a product that is not whole by [`LeafProduct::outside`] or
+    /// [`LeafProduct::is_sparse`].
     fn sum(&self, _row: usize, _column: usize) -> f32 {
         unreachable!("a product whose terms are all inside")
     }
@@ -108,11 +115,13 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
     if product.rows() == 0 || product.columns() == 0 {
         return;
     }
-    let kernel = Kernel::of(cpu);
+    let sparse = product.is_sparse();
+    let kernel = if sparse { Kernel::of(cpu).of_sparse() } else { Kernel::of(cpu) };
     let panels = Panel::cut(product.columns(), &kernel);
     // Rows that are shared out together: a tile, or one of each tap if there are enough of these for all threads.
     let of_taps = |outside: &Outside| kernel.rows * outside.taps();
-    let outside = product.outside().filter(|outside| product.rows() >= cpu.threads() * of_taps(outside));
+    let outside = if sparse { None } else { product.outside() };
+    let outside = outside.filter(|outside| product.rows() >= cpu.threads() * of_taps(outside));
     let unit = outside.as_ref().map_or(kernel.rows, of_taps);
     let units = product.rows().div_ceil(unit);
     let across = panels.len().div_ceil(COLUMNS / kernel.width());
@@ -128,6 +137,8 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
         let mut piece = Piece {
             cpu,
             product,
+            kernel,
+            sparse,
             rows: Arranged::new(0..0, &kernel, None),
             panels: &[],
             columns,
@@ -224,6 +235,8 @@ impl Plan {
 struct Piece<'a, P> {
     cpu: &'a Cpu,
     product: &'a P,
+    kernel: Kernel,
+    sparse: bool,
     rows: Arranged<'a>,
     panels: &'a [Panel],
     /// The panels of one block, in slots of so many values.
@@ -240,7 +253,7 @@ impl<P: LeafProduct> Piece<'_, P> {
         for block in &plan.blocks {
             self.block(block, plan.sums, &mut sums);
         }
-        let kernel = Kernel::of(self.cpu);
+        let kernel = self.kernel;
         let most = STACK * kernel.rows;
         let nothing = Buffer::zeros(most * kernel.width());
         // The result of some rows from a place on, for the panel that has so many columns before it.
@@ -260,15 +273,16 @@ impl<P: LeafProduct> Piece<'_, P> {
         let mut before = 0;
         for panel in self.panels {
             for rows in cut(self.rows.all.clone(), most) {
-                match self.rows.place() {
-                    None => {
+                match (self.rows.place(), self.sparse) {
+                    (None, false) => {
                         let places = rows.start - self.rows.all.start..rows.end - self.rows.all.start;
                         self.product.store(self.cpu, rows, panel, result(&places, before, panel.width));
                     }
-                    Some(place) => {
+                    (place, _) => {
                         let ordered = &mut ordered[..rows.len() * panel.width];
                         for (row, to) in rows.clone().zip(ordered.chunks_exact_mut(panel.width)) {
-                            let place = place[row - self.rows.all.start];
+                            let row = row - self.rows.all.start;
+                            let place = place.map_or(row, |place| place[row]);
                             to.copy_from_slice(result(&(place..place + 1), before, panel.width));
                         }
                         let (first, lanes) = (panel.columns.start, panel.columns.len());
@@ -296,12 +310,10 @@ impl<P: LeafProduct> Piece<'_, P> {
             // Beyond the last column lies anything.
             let (width, columns) = (panel.width, panel.columns.len());
             finite = finite
-                && match self.rows.place() {
-                    None => true,
-                    Some(_) if columns == width => cpu.vectorize(Finite(&slot[..packed])),
-                    Some(_) => {
-                        slot[..packed].chunks_exact(width).all(|row| cpu.vectorize(Finite(&row[..columns])))
-                    }
+                && match (self.rows.place(), self.sparse) {
+                    (None, false) => true,
+                    _ if columns == width => cpu.vectorize(Finite(&slot[..packed])),
+                    _ => slot[..packed].chunks_exact(width).all(|row| cpu.vectorize(Finite(&row[..columns]))),
                 };
         }
         let chains: Vec<Range<usize>> = block
@@ -318,6 +330,11 @@ impl<P: LeafProduct> Piece<'_, P> {
                 chains.iter().map(|(first, steps)| (*first, left.left_of(&class.bases, steps))).collect()
             })
             .collect();
+        // Sparse rows are one class.
+        let bits: Vec<Bits> = match self.sparse {
+            true => lefts[0].iter().map(|(_, left)| Bits::of(cpu, left, finite)).collect(),
+            false => Vec::new(),
+        };
         for stack in &self.rows.stacks {
             let (kernel, class, lefts) = (stack.kernel, &classes[stack.class], &lefts[stack.class]);
             let rows = stack.places.start - class.places.start..stack.places.end - class.places.start;
@@ -326,7 +343,8 @@ impl<P: LeafProduct> Piece<'_, P> {
                 let (slots, rest) = sums.split_at_mut(kept * size);
                 sums = rest;
                 let slots = slots.as_mut_ptr();
-                for (chain, (first, left)) in block.chains.iter().zip(lefts) {
+                for (index, (chain, (first, left))) in block.chains.iter().zip(lefts).enumerate() {
+                    let left = bits.get(index).map_or(*left, |bits| left.sparse(bits));
                     earlier.clear();
                     earlier
                         .extend(chain.earlier.iter().map(|sum| slots.wrapping_add(sum * size).cast_const()));

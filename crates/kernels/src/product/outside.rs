@@ -2,7 +2,8 @@
 //! padding at some positions. Those terms are left out where that changes no bit, as `gaps.rs` proves.
 
 use super::gaps::WORTH;
-use super::tile::{Kernel, Step};
+use super::kernel::Kernel;
+use super::tile::Step;
 use super::turned::height;
 use super::{STACK, Strewn, cut};
 use std::ops::Range;

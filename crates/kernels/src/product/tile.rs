@@ -1,10 +1,9 @@
 //! The tile of outputs in registers, and the loop over k that computes it.
 
 use super::even;
-use super::lanes::{Lanes, Plain, prefetch, prefetch_far, prefetch_to_write};
-use super::values::{Even, Packed, Strewn, Values};
-use crate::{Cpu, Isa, perturb};
-use std::ops::Range;
+use super::lanes::{Lanes, prefetch, prefetch_far, prefetch_to_write};
+use super::sparse::Bits;
+use super::values::Values;
 
 /// What one call reads and writes: tiles stacked one below the other, which share the right operand. To call for each
 /// would cost a tenth of what a short one takes.
@@ -69,6 +68,8 @@ pub(super) enum Left<'a> {
     /// Value (i, k) at `data[bases[i] + steps[k].at]`. From the row of the right operand that the first term meets to the
     /// last one's there are `reach` rows.
     Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [Step], reach: usize },
+    /// The same, each step followed by the next, without the terms of a row that have no bit: row 0 is that of `first`.
+    Sparse { data: &'a [f32], bases: &'a [usize], steps: &'a [Step], bits: &'a Bits, first: usize },
     /// Value (i, k) at `data[i·row + k·term]`; and the left operand to come, if it lies as this one does.
     Even { data: &'a [f32], row: usize, term: usize, next: Option<&'a [f32]> },
 }
@@ -76,7 +77,15 @@ pub(super) enum Left<'a> {
 impl<'a> Left<'a> {
     /// The number of terms, of an operand that lies anywhere.
     pub(super) fn terms(&self) -> usize {
-        if let Left::Strewn { steps, .. } = self { steps.len() } else { 0 }
+        if let Left::Strewn { steps, .. } | Left::Sparse { steps, .. } = self { steps.len() } else { 0 }
+    }
+
+    /// An operand that lies anywhere, without the terms that have no bit.
+    pub(super) fn sparse(self, bits: &'a Bits) -> Left<'a> {
+        match self {
+            Left::Strewn { data, bases, steps, .. } => Left::Sparse { data, bases, steps, bits, first: 0 },
+            other => other,
+        }
     }
 
     /// Without the rows before `first`, whole tiles of them, of so many terms.
@@ -85,6 +94,9 @@ impl<'a> Left<'a> {
             Left::Packed(values) => Left::Packed(&values[first * terms..]),
             Left::Strewn { data, bases, steps, reach } => {
                 Left::Strewn { data, bases: &bases[first..], steps, reach }
+            }
+            Left::Sparse { data, bases, steps, bits, first: before } => {
+                Left::Sparse { data, bases: &bases[first..], steps, bits, first: before + first }
             }
             Left::Even { data, row, term, next } => {
                 let next = next.and_then(|next| next.get(first * row..));
@@ -102,159 +114,41 @@ pub(super) struct Raw {
     pub(super) row: usize,
     pub(super) term: usize,
     /// From the left operand to the one to come, as `next`.
-    left_next: isize,
+    pub(super) left_next: isize,
     pub(super) b: *const f32,
     pub(super) b_step: usize,
     /// From the right operand to the one to come, in bytes; 0 where there is none, to ask for what is there.
-    next: isize,
-    asked: *const *const f32,
-    asked_len: usize,
+    pub(super) next: isize,
+    pub(super) asked: *const *const f32,
+    pub(super) asked_len: usize,
     /// So many are asked for with each tile.
-    share: usize,
+    pub(super) share: usize,
     pub(super) terms: usize,
-    c: *mut f32,
-    stride: usize,
-    resume: bool,
-    earlier: *const *const f32,
-    earlier_len: usize,
+    pub(super) words: *const u64,
+    pub(super) c: *mut f32,
+    pub(super) stride: usize,
+    pub(super) resume: bool,
+    pub(super) earlier: *const *const f32,
+    pub(super) earlier_len: usize,
     /// Null for none.
-    scale: *const f32,
-    shift: *const f32,
-    residual: *const f32,
-    relu: bool,
+    pub(super) scale: *const f32,
+    pub(super) shift: *const f32,
+    pub(super) residual: *const f32,
+    pub(super) relu: bool,
 }
 
-/// Computes so many tiles of as many rows as the loop is for, from a row on.
-type Loop = unsafe fn(&Raw, first: usize, tiles: usize);
-
-/// The loops of an instruction set, by rows and width in registers.
-#[derive(Clone, Copy)]
-pub(super) struct Kernel {
-    /// Rows of a tile at most.
-    pub(super) rows: usize,
-    /// Registers across a tile at most.
-    pub(super) wide: usize,
-    /// Lanes of a register.
-    pub(super) lanes: usize,
-    /// As many as there are loops for.
-    widest: usize,
-    packed: &'static [Loop],
-    strewn: &'static [Loop],
-    even: &'static [Loop],
-}
-
-impl Kernel {
-    /// The tiles of this processor: as many sums as there are registers, less a row of b and one value of a.
-    pub(super) fn of(cpu: &Cpu) -> Kernel {
-        let kernel = match cpu.isa() {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::AVX512,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::AVX2,
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => neon::NEON,
-            _ => plain::PLAIN,
-        };
-        let (rows, wide) = perturb::tile(kernel.rows, kernel.wide);
-        Kernel { rows, wide, ..kernel }
-    }
-
-    /// The same with tiles of fewer rows.
-    pub(super) fn of_height(self, rows: usize) -> Kernel {
-        Kernel { rows: rows.min(self.rows), ..self }
-    }
-
-    /// The rows of some tiles, of `all` rows in tiles of [`Kernel::rows`], the last of fewer.
-    pub(super) fn rows_of(&self, tiles: Range<usize>, all: usize) -> Range<usize> {
-        tiles.start * self.rows..(tiles.end * self.rows).min(all)
-    }
-
-    /// Columns of a tile at most.
-    pub(super) fn width(&self) -> usize {
-        self.wide * self.lanes
-    }
-
-    /// Computes `rows` rows and `width` columns, a multiple of the lanes: tiles of [`Kernel::rows`], and one of what is
-    /// left.
+impl Raw {
+    /// What is asked for with tile `index` of those that are left.
     ///
     /// # Safety
-    /// The rows of the output, and those of `earlier` and of a residual, can be written and read for `width` values
-    /// each, and no one else touches them meanwhile. Every base and step of a strewn operand lead inside its data.
-    #[inline]
-    pub(super) unsafe fn run(&self, rows: usize, width: usize, tile: &Tile) {
-        let wide = width / self.lanes;
-        assert!((1..=self.wide).contains(&wide) && wide * self.lanes == width, "no such tile");
-        let (mut bases, mut steps, mut apart) = ([].as_slice(), [].as_slice(), (0, 0, 0));
-        let mut last = tile.terms.saturating_sub(1);
-        let (a, loops) = match tile.left {
-            Left::Packed(a) => {
-                assert!(a.len() >= tile.terms * rows, "a short left operand");
-                (a, self.packed)
-            }
-            Left::Strewn { data, bases: of_rows, steps: of_terms, reach } => {
-                assert!(of_rows.len() >= rows && of_terms.len() == tile.terms, "another left operand");
-                (bases, steps, last) = (of_rows, of_terms, reach);
-                (data, self.strewn)
-            }
-            Left::Even { data, row, term, next } => {
-                let end = rows.saturating_sub(1) * row + tile.terms.saturating_sub(1) * term;
-                assert!(end < data.len() || tile.terms == 0, "a short left operand");
-                apart = (row, term, distance(data, next));
-                (data, self.even)
-            }
-        };
-        let last = last * tile.right_step + width;
-        assert!(tile.terms == 0 || tile.right.len() >= last, "a short right operand");
-        let none = (std::ptr::null(), std::ptr::null(), std::ptr::null(), false);
-        let (scale, shift, residual, relu) = tile.finish.map_or(none, |finish| {
-            assert!(finish.scale.len() >= rows && finish.shift.len() >= rows, "too few constants");
-            (finish.scale.as_ptr(), finish.shift.as_ptr(), finish.residual, finish.relu)
-        });
-        let (tiles, rest) = (rows / self.rows, rows % self.rows);
-        let share = tile.asked.len().div_ceil(tiles + rest.min(1));
-        let mut raw = Raw {
-            a: a.as_ptr(),
-            bases: bases.as_ptr(),
-            steps: steps.as_ptr(),
-            row: apart.0,
-            term: apart.1,
-            left_next: apart.2,
-            b: tile.right.as_ptr(),
-            b_step: tile.right_step,
-            next: distance(tile.right, tile.next),
-            asked: tile.asked.as_ptr(),
-            asked_len: tile.asked.len(),
-            share,
-            terms: tile.terms,
-            c: tile.to,
-            stride: tile.stride,
-            resume: tile.resume,
-            earlier: tile.earlier.as_ptr(),
-            earlier_len: tile.earlier.len(),
-            scale,
-            shift,
-            residual,
-            relu,
-        };
-        let of_rows = |rows: usize| loops[(rows - 1) * self.widest + wide - 1];
-        // SAFETY: a `Cpu` with this `Isa` exists only where the processor has it; packed operands were measured
-        // above; strewn ones and the outputs are the caller's promise.
-        unsafe {
-            if tiles > 0 {
-                of_rows(self.rows)(&raw, 0, tiles);
-            }
-            if rest > 0 {
-                let asked = &tile.asked[(tiles * share).min(tile.asked.len())..];
-                (raw.asked, raw.asked_len) = (asked.as_ptr(), asked.len());
-                of_rows(rest)(&raw, rows - rest, 1);
-            }
-        }
+    /// It points to what [`Tile`] says.
+    #[inline(always)]
+    pub(super) unsafe fn asked(&self, index: usize) -> &[*const f32] {
+        // SAFETY: the caller's promise.
+        let asked = unsafe { std::slice::from_raw_parts(self.asked, self.asked_len) };
+        let some = (index * self.share).min(asked.len())..((index + 1) * self.share).min(asked.len());
+        &asked[some]
     }
-}
-
-/// From some values to those to come, in bytes; 0 where there are none.
-fn distance(from: &[f32], to: Option<&[f32]>) -> isize {
-    to.map_or(0, |to| (to.as_ptr() as isize).wrapping_sub(from.as_ptr() as isize))
 }
 
 /// Parts of a tile's terms, before each of which it asks for some of the cache lines.
@@ -266,19 +160,15 @@ const PARTS: usize = 4;
 /// The processor has `V`'s instruction set, and `raw` points to what [`Tile`] says, for `tiles·ROWS` rows from `first`
 /// on and `WIDE·COUNT` columns.
 #[inline(always)]
-unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
+pub(super) unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize>(
     raw: &Raw,
     first: usize,
     tiles: usize,
 ) {
-    // SAFETY: the caller's promise.
-    let mut asked = unsafe { std::slice::from_raw_parts(raw.asked, raw.asked_len) };
     for tile in 0..tiles {
-        let (now, later) = asked.split_at(raw.share.min(asked.len()));
-        asked = later;
         // SAFETY: the caller's promise.
         unsafe {
-            let first = first + tile * ROWS;
+            let (first, now) = (first + tile * ROWS, raw.asked(tile));
             match now {
                 [] => one::<V, L, ROWS, WIDE, false>(raw, first, tile % WIDE, now),
                 _ => one::<V, L, ROWS, WIDE, true>(raw, first, tile % WIDE, now),
@@ -402,70 +292,4 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
             }
         });
     }
-}
-
-/// The loops of one instruction set: functions for every number of rows and registers, and their table.
-macro_rules! loops {
-    ($name:ident, $(#[$feature:meta])? $register:ty, [$($rows:literal)*] x $wide:tt) => {
-        $(#[$feature])?
-        unsafe fn packed<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
-            // SAFETY: the caller's promise, and this function has the instruction set.
-            unsafe { stack::<$register, Packed, ROWS, WIDE>(raw, first, tiles) }
-        }
-        $(#[$feature])?
-        unsafe fn strewn<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
-            // SAFETY: as above.
-            unsafe { stack::<$register, Strewn<ROWS>, ROWS, WIDE>(raw, first, tiles) }
-        }
-        $(#[$feature])?
-        unsafe fn even<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
-            // SAFETY: as above.
-            unsafe { stack::<$register, Even<ROWS>, ROWS, WIDE>(raw, first, tiles) }
-        }
-        const WIDEST: usize = $wide.len();
-        const PACKED: &[[Loop; WIDEST]] = &[$(loops!(@row packed $rows $wide)),*];
-        const STREWN: &[[Loop; WIDEST]] = &[$(loops!(@row strewn $rows $wide)),*];
-        const EVEN: &[[Loop; WIDEST]] = &[$(loops!(@row even $rows $wide)),*];
-        pub(super) const $name: Kernel = Kernel {
-            rows: PACKED.len(),
-            wide: WIDEST,
-            lanes: <$register as Lanes>::COUNT,
-            widest: WIDEST,
-            packed: PACKED.as_flattened(),
-            strewn: STREWN.as_flattened(),
-            even: EVEN.as_flattened(),
-        };
-    };
-    (@row $loop:ident $rows:literal [$($wide:literal),*]) => { [$($loop::<$rows, $wide>),*] };
-}
-
-mod plain {
-    use super::{Even, Kernel, Lanes, Loop, Packed, Plain, Raw, Strewn, stack};
-    loops!(PLAIN, Plain, [1 2 3 4] x [1]);
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, stack};
-    use std::arch::x86_64::__m256;
-    loops!(AVX2, #[target_feature(enable = "avx2,fma")] __m256, [1 2 3 4 5 6] x [1, 2]);
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
-    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, stack};
-    use std::arch::x86_64::__m512;
-    loops!(
-        AVX512,
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        __m512,
-        [1 2 3 4 5 6 7 8] x [1, 2, 3]
-    );
-}
-
-#[cfg(target_arch = "aarch64")]
-mod neon {
-    use super::{Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, stack};
-    use std::arch::aarch64::float32x4_t;
-    loops!(NEON, #[target_feature(enable = "neon")] float32x4_t, [1 2 3 4 5 6 7 8] x [1, 2, 3]);
 }

@@ -15,8 +15,10 @@
 //! together, and the kept operand comes as panels whose lanes are all of use.
 
 use super::gaps::{Part, Present, Sorted, repair};
-use super::tile::{Kernel, Left, Tile};
-use super::{Ahead, Panel, Product, STACK, after, cut, even, pack_left, transpose};
+use super::kernel::Kernel;
+use super::sparse::Bits;
+use super::tile::{Left, Tile};
+use super::{Ahead, Panel, Product, STACK, Strewn, after, cut, even, pack_left, transpose};
 use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
@@ -45,6 +47,8 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: 
     if terms == 0 || !(strewn || packed) || !rows.is_multiple_of(kernel.lanes) {
         return false;
     }
+    let sparse = strewn && product.is_sparse();
+    let kernel = if sparse { kernel.of_sparse() } else { kernel };
     let panels = Panel::cut_for(cpu.threads(), rows, &kernel);
     let form = Form {
         what: "panels of the left operand",
@@ -57,10 +61,12 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: 
         let now = kept.is_none().then(pack);
         let right = kept.or(now.as_deref()).unwrap_or_default();
         // The last value says whether all are finite.
-        let present = product.present().filter(|_| right.last() == Some(&0.0));
-        Turned { cpu, product, kernel, panels: &panels, right, present }.share_strewn();
+        let finite = right.last() == Some(&0.0);
+        let present = if finite && !sparse { product.present() } else { None };
+        let zeros = sparse.then_some(finite);
+        Turned { cpu, product, kernel, panels: &panels, right, present, zeros }.share_strewn();
     } else if let Some(right) = kept {
-        Turned { cpu, product, kernel, panels: &panels, right, present: None }.share_packed();
+        Turned { cpu, product, kernel, panels: &panels, right, present: None, zeros: None }.share_packed();
     }
     strewn || kept.is_some()
 }
@@ -92,6 +98,8 @@ struct Turned<'a, P> {
     right: &'a [f32],
     /// Which terms columns have, where some are left out.
     present: Option<Present>,
+    /// Whether terms of zeros are left out, where columns have many: where the other factor is finite.
+    zeros: Option<bool>,
 }
 
 impl<P: Product> Turned<'_, P> {
@@ -181,7 +189,8 @@ impl<P: Product> Turned<'_, P> {
         let mut sums = self.room(columns.len(), &panels);
         for block in self.blocks() {
             let strewn = self.product.strewn(all, columns.clone(), block.clone());
-            let parts = sorted.parts(&strewn, block.len());
+            let bits = self.bits(&strewn);
+            let parts = sorted.parts(&strewn, block.len(), bits.as_ref());
             self.multiply(columns.clone(), &panels, block, (&parts, sorted.place()), None, &mut sums);
         }
     }
@@ -206,7 +215,8 @@ impl<P: Product> Turned<'_, P> {
             if block.start == 0 {
                 sorted.ready(&strewn, block.len());
             }
-            let parts = sorted.parts(&strewn, block.len());
+            let bits = self.bits(&strewn);
+            let parts = sorted.parts(&strewn, block.len(), bits.as_ref());
             self.multiply(columns.clone(), &all, block, (&parts, sorted.place()), ahead, &mut sums);
         }
     }
@@ -214,6 +224,11 @@ impl<P: Product> Turned<'_, P> {
     /// Some columns, those with the same terms together.
     fn sorted(&self, columns: &Range<usize>) -> Sorted {
         Sorted::new(self.present.as_ref(), columns.clone(), self.kernel.rows)
+    }
+
+    /// The terms of columns that are not left out, where columns have many zeros.
+    fn bits(&self, strewn: &Strewn) -> Option<Bits> {
+        self.zeros.map(|finite| Bits::of(self.cpu, &strewn.left(), finite))
     }
 
     /// Takes one block of k into the sums, and stores those of the last one.
@@ -285,7 +300,10 @@ impl<P: Product> Turned<'_, P> {
                     // While they are near, if they lie in order.
                     if last && place.is_none() && (some.end - stored >= back || some.end == count) {
                         for back in cut(stored..some.end, back) {
-                            let from = &sums[back.start * width..];
+                            let from = &mut sums[back.start * width..back.end * width];
+                            if self.zeros.is_some() {
+                                self.repair(columns.start + back.start, (rows, *width), from);
+                            }
                             self.store(columns.start, &back, (rows, *width), from, &mut turned);
                         }
                         stored = some.end;
@@ -329,8 +347,13 @@ impl<P: Product> Turned<'_, P> {
         for (place, to) in place[some.clone()].iter().zip(ordered.chunks_exact_mut(width)) {
             to.copy_from_slice(&sums[place * width..][..width]);
         }
-        let sum = |column: usize, row: usize| self.product.sum(rows.start + row, first + some.start + column);
-        repair(self.cpu, (width, rows.len()), ordered, sum);
+        self.repair(first + some.start, (rows, width), ordered);
+    }
+
+    /// Computes those of the sums once more of columns from `first` on that have to be.
+    fn repair(&self, first: usize, (rows, width): (&Range<usize>, usize), sums: &mut [f32]) {
+        let sum = |column: usize, row: usize| self.product.sum(rows.start + row, first + column);
+        repair(self.cpu, (width, rows.len()), sums, sum);
     }
 
     /// All columns of all terms: for each block of k, for each tile, `[k][rows]`.
