@@ -36,7 +36,9 @@ impl Layer {
     pub(crate) fn speeds(&self, algorithm: Algorithm, cpu: &Cpu, seconds: f64) -> Option<[f64; 3]> {
         let conv = &self.conv;
         let tile = match algorithm {
-            Algorithm::Direct => None,
+            // The images are no activations.
+            Algorithm::HalfZero if self.stage == "stem" => return None,
+            Algorithm::Direct | Algorithm::HalfZero => None,
             Algorithm::Winograd(_) if (conv.kernel, conv.stride) != ((3, 3), (1, 1)) => return None,
             Algorithm::Winograd(tile) => Some(tile),
         };
@@ -44,13 +46,24 @@ impl Layer {
         let mut x = values(conv.n * conv.c * conv.input.0 * conv.input.1);
         let mut w = values(conv.o * conv.c * conv.kernel.0 * conv.kernel.1);
         let mut y = values(conv.n * conv.o * oh * ow);
+        if algorithm == Algorithm::HalfZero {
+            // Strewn as chance would.
+            let multiply = |k: u64| k.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            for (k, value) in x.iter_mut().enumerate() {
+                let mixed = multiply(k as u64);
+                if multiply(mixed ^ mixed >> 32) >> 63 == 0 {
+                    *value = 0.0;
+                }
+            }
+        }
         let work = self.work();
         Some(match tile {
-            None => [
-                fastest(work, seconds, || conv::forward(cpu, conv, &x, &w, &mut y)),
-                fastest(work, seconds, || conv::input_gradient(cpu, conv, &y, &w, &mut x)),
-                fastest(work, seconds, || conv::weight_gradient(cpu, conv, &x, &y, &mut w)),
-            ],
+            None => {
+                let forward = fastest(work, seconds, || conv::forward(cpu, conv, &x, &w, &mut y));
+                // Before the pixels are written over.
+                let weight = fastest(work, seconds, || conv::weight_gradient(cpu, conv, &x, &y, &mut w));
+                [forward, fastest(work, seconds, || conv::input_gradient(cpu, conv, &y, &w, &mut x)), weight]
+            }
             Some(tile) => {
                 let Conv { n, c, input, o, padding, .. } = *conv;
                 let conv = &Winograd { tile, n, c, input, o, padding };
@@ -64,16 +77,22 @@ impl Layer {
     }
 }
 
-/// By which definition a layer is computed.
+/// By which definition a layer is computed, and of which pixels.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Algorithm {
     Direct,
+    /// Direct, of pixels half of which are zero, as behind a relu.
+    HalfZero,
     Winograd(Tile),
 }
 
 impl Algorithm {
-    pub(crate) const ALL: [Algorithm; 3] =
-        [Algorithm::Direct, Algorithm::Winograd(Tile::Two), Algorithm::Winograd(Tile::Four)];
+    pub(crate) const ALL: [Algorithm; 4] = [
+        Algorithm::Direct,
+        Algorithm::HalfZero,
+        Algorithm::Winograd(Tile::Two),
+        Algorithm::Winograd(Tile::Four),
+    ];
 
     /// The name of a row; those of the direct algorithm stand for the layer itself.
     pub(crate) fn indented(self, name: &str) -> String {
@@ -85,6 +104,7 @@ impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Algorithm::Direct => f.write_str("direct"),
+            Algorithm::HalfZero => f.write_str("half zero"),
             Algorithm::Winograd(tile) => write!(f, "F({side}x{side})", side = tile.side()),
         }
     }
