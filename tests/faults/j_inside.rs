@@ -106,7 +106,7 @@ fn fault_j03_tiles_and_blocks() {
         }
         is_equal(isa(k), &ways);
     }
-    fault.survived(cases.len(), "tiles of 1 to 8 rows and 1 to 3 registers, blocks of 1 to 4096 terms, terms of zeros left out or not, drawn: equal weights, scores and chain");
+    fault.survived(cases.len(), "tiles of 1 to 8 rows and 1 to 3 registers, blocks of 1 to 4096 terms, terms of zeros left out wherever there are some, drawn: equal weights, scores and chain");
 }
 
 #[test]

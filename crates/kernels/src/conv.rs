@@ -229,7 +229,7 @@ pub fn input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f
                 step: conv.stride,
             };
             let weights = Weights::Channels { w, taps: conv.taps() };
-            // Behind a batch norm no gradient is zero.
+            // Zeros are not looked for: the gradient of a batch norm has none.
             let direct = Direct { rows: channels, patches, weights, target, finish: None, sparse: false };
             multiply(cpu, &direct, None);
         });

@@ -296,8 +296,8 @@ fn after(product: &impl Product, block: &Range<usize>) -> Range<usize> {
 }
 
 /// The whole left operand: for each block of k, for each tile, `[k][rows of the tile]`. A part is some rows, and the
-/// height of their tiles. One more value says whether all these are finite: +0 if so, else NaN; of use where columns are
-/// strewn.
+/// height of their tiles. One more value says whether all these are finite: +0 if so, else NaN; of use where terms
+/// are left out.
 fn pack_left(
     cpu: &Cpu,
     product: &impl Product,
@@ -318,7 +318,7 @@ fn pack_left(
             // SAFETY: every part is other rows of other terms.
             let out = unsafe { shared.slice(at(part.start)..at(part.end)) };
             product.pack_rows(cpu, part, height, block, out);
-            if product.is_strewn() && !cpu.vectorize(Finite(out)) {
+            if !cpu.vectorize(Finite(out)) {
                 finite.store(false, Relaxed);
             }
         }

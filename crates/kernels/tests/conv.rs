@@ -45,7 +45,8 @@ fn check(random: &mut Random, case: usize, shape: &Conv) {
 
 /// [`check`] with many zeros among the pixels, or with few.
 fn compare(random: &mut Random, case: usize, shape: &Conv, sparse: bool) {
-    // Whether what is far is asked for early: hints alone, so that tests beside this one may see it change.
+    // Whether what is far is asked for early: hints alone, so that tests beside this one may see it change. All leave out
+    // terms of zeros.
     let far = case.is_multiple_of(2).then_some(1);
     Perturbation { far, zeros: true, fill: Some(0x7fa5_a5a5), ..Default::default() }.set();
     let shift = case % 16;
@@ -224,6 +225,10 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
             ..PLAIN
         },
         Conv { n: 3, c: 24, input: (15, 13), o: 16, padding: (0, 1), ..PLAIN },
+        // With many zeros: groups, panels of several widths.
+        Conv { n: 2, c: 32, o: 64, input: (6, 7), groups: 2, ..PLAIN },
+        Conv { n: 2, c: 12, o: 160, input: (5, 6), ..PLAIN },
+        Conv { n: 1, c: 70, o: 80, input: (9, 6), ..pointwise },
         // No image, no pixel, no position, no channel, no filter.
         Conv { c: 0, input: (4, 5), ..PLAIN },
         Conv { o: 0, input: (4, 5), ..PLAIN },
@@ -306,6 +311,9 @@ fn terms_of_zeros_count_where_they_change_a_sum() {
         Conv { n: 2, input: (9, 14), stride: (2, 2), ..three },
         Conv { n: 5, c: 70, input: (6, 6), kernel: (1, 1), padding: (0, 0), ..three },
         Conv { n: 1, c: 33, o: 128, input: (1, 5), ..three },
+        // Several leaves in several blocks, and several blocks of k.
+        Conv { n: 19, c: 32, o: 16, input: (7, 7), ..three },
+        Conv { n: 2, c: 601, o: 16, input: (3, 4), kernel: (1, 1), padding: (0, 0), ..three },
     ];
     for (shape, finite) in shapes.into_iter().flat_map(|shape| [(shape, true), (shape, false)]) {
         let tiny = 1.0e-30;
@@ -338,6 +346,38 @@ fn terms_of_zeros_count_where_they_change_a_sum() {
             let mut got = vec![2.0; dw.len()];
             conv::weight_gradient(&cpu, &shape, &x, &dy, &mut got);
             assert_same(&got, &dw, &format!("weight gradient, {what}"));
+        }
+    }
+}
+
+/// Filters kept by a product of pixels without zeros serve one with many, and the other way round.
+#[test]
+fn kept_filters_serve_pixels_with_zeros_and_without() {
+    Perturbation { zeros: true, fill: Some(0x7fa5_a5a5), ..Default::default() }.set();
+    let mut random = Random(7);
+    let shape = Conv { n: 1, c: 4097, o: 16, input: (2, 3), kernel: (1, 1), padding: (0, 0), ..PLAIN };
+    let dense = random.values(inputs(&shape));
+    let mut sparse = random.values(inputs(&shape));
+    thin(&mut random, &mut sparse);
+    let (scale, shift) = (vec![1.0; shape.o], vec![0.0; shape.o]);
+    let finish = Finish { scale: &scale, shift: &shift, residual: None, relu: false };
+    for infinite in [false, true] {
+        let mut w = random.values(weights(&shape));
+        if infinite {
+            // It meets a zero.
+            w[sparse.iter().step_by(6).position(|x| *x == 0.0).unwrap()] = f32::INFINITY;
+        }
+        for cpu in cpus() {
+            for order in [[&dense, &sparse], [&sparse, &dense]] {
+                let kept = Kept::default();
+                for x in order {
+                    let (mut y, mut got) = (vec![0.0; outputs(&shape)], vec![2.0; outputs(&shape)]);
+                    reference::forward(&shape, x, &w, &mut y);
+                    reference::finish(6, &finish, &mut y);
+                    conv::forward_finished(&cpu, &shape, x, (&w, Some(&kept)), Some(finish), &mut got);
+                    assert_same(&got, &y, &format!("infinite: {infinite}, {cpu:?}"));
+                }
+            }
         }
     }
 }

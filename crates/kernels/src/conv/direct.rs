@@ -164,7 +164,7 @@ impl Product for Direct<'_> {
         Some((&images[channel * plane + first..], plane))
     }
 
-    /// With several taps: a pixel is staged once, and would be packed for each of them. Turning the sums of a pixel back
+    /// With several taps, or many zeros: a pixel is staged once, and would be packed for each of them. Turning the sums of a pixel back
     /// is work for each row, as packing it is for each term.
     fn is_strewn(&self) -> bool {
         self.sparse || self.taps().len() > 1 && self.terms() >= self.rows

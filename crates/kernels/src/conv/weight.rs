@@ -2,7 +2,7 @@
 //!
 //! Filters lie in the lanes, so only `dy` is packed; a row reads its pixels where they lie. Where a filter is one
 //! pixel, images and `dy` are alike: then the fewer of channels and filters lie in the lanes, since what is packed
-//! serves each row. A product has the same bits whichever factor comes first. Pixels that a stride skips are left out
+//! serves each row; but for images with many zeros, whose terms a row can leave out. A product has the same bits whichever factor comes first. Pixels that a stride skips are left out
 //! before, once for all filters.
 
 use super::planes::{Grid, Patches, Planes};

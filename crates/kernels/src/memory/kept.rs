@@ -4,10 +4,11 @@ use super::Buffer;
 use std::fmt;
 use std::sync::OnceLock;
 
-/// Room beside some values for one thing made of them, such as filters packed for a product. It belongs to the values:
-/// who changes them takes a new one.
+/// Room beside some values for what is made of them, such as filters packed for a product. It belongs to the values:
+/// who changes them takes a new one. There is room for two forms: a product may come in one or the other, as its other
+/// operand has many zeros or few.
 #[derive(Default)]
-pub struct Kept(OnceLock<(Form, Buffer)>);
+pub struct Kept([OnceLock<(Form, Buffer)>; 2]);
 
 /// What something was made for, all that decides its layout: the same values are of use in one form alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +18,17 @@ pub(crate) struct Form {
 }
 
 impl Kept {
-    /// What `make` makes in this form, made the first time alone; `None` where another form is kept.
+    /// What `make` makes in this form, made the first time alone; `None` where two others are kept.
     ///
     /// `make` may set all threads to work, so it is not to be called where they are at work already: one that waits
     /// here for another's `make` would keep them from it.
     pub(crate) fn get(&self, form: Form, make: impl FnOnce() -> Buffer) -> Option<&[f32]> {
-        let (kept, values) = self.0.get_or_init(|| (form, make()));
-        (*kept == form).then_some(values)
+        let mut make = Some(make);
+        self.0.iter().find_map(|room| {
+            let mut once = || make.take().unwrap_or_else(|| unreachable!("what is made has its form"));
+            let (kept, values) = room.get_or_init(|| (form, once()()));
+            (*kept == form).then_some(&values[..])
+        })
     }
 }
 
@@ -36,7 +41,7 @@ impl Clone for Kept {
 
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Kept").field(&self.0.get().map(|(form, _)| form)).finish()
+        f.debug_list().entries(self.0.iter().filter_map(|room| room.get()).map(|(form, _)| form)).finish()
     }
 }
 
@@ -51,8 +56,12 @@ mod tests {
         let form = Form { what: "rows", extents: [2, 3, 3, 4, 0, 0] };
         assert_eq!(kept.get(form, || Buffer::copy_of(&[1.0])), Some(&[1.0][..]));
         assert_eq!(kept.get(form, || unreachable!("made already")), Some(&[1.0][..]));
+        let second = Form { extents: [2, 3, 3, 6, 0, 0], ..form };
+        assert_eq!(kept.get(second, || Buffer::copy_of(&[3.0])), Some(&[3.0][..]));
         let other = Form { extents: [2, 3, 3, 8, 0, 0], ..form };
         assert_eq!(kept.get(other, || unreachable!("no room")), None);
+        assert_eq!(kept.get(form, || unreachable!("made already")), Some(&[1.0][..]));
+        assert_eq!(kept.get(second, || unreachable!("made already")), Some(&[3.0][..]));
         let copy = kept.clone();
         assert_eq!(copy.get(other, || Buffer::copy_of(&[2.0])), Some(&[2.0][..]), "a copy is another's");
     }

@@ -1,7 +1,8 @@
-//! Terms that need not be computed: those of pixels on the padding, which are +0.
+//! Terms that need not be computed, since one factor is zero: those of pixels on the padding, which are +0, sorted here;
+//! and those of other zeros (`sparse.rs`).
 //!
-//! `fma(+0, w, c)` has the bits of c for every finite w and every c but −0: its product is a zero, and a zero changes
-//! no other number. Compare the chain with all its terms and one without some of these, while every weight is finite.
+//! `fma(±0, w, c)` has the bits of c for every finite w and every c but −0: its product is a zero, and a zero changes
+//! no other number. Compare the chain with all its terms and one without some of these, while every other factor is finite.
 //! After every term (1) both have the same value, (2) the same bits unless that is zero, and (3) if the long one is −0,
 //! so is the short one. Both begin with +0. A term left out keeps a number that is not zero; of a zero of the long chain
 //! it makes a zero, −0 only if it was −0. A term that both have makes the same of equal numbers; of two zeros it makes

@@ -7,13 +7,13 @@ use super::values::{Even, Packed, Strewn};
 use crate::{Cpu, Isa, perturb};
 use std::ops::Range;
 
-/// Computes so many tiles of as many rows as the loop is for, from a row on.
+/// Computes so many tiles of as many rows as the loop is for, from a row on; of a sparse operand so many rows.
 type Loop = unsafe fn(&Raw, first: usize, tiles: usize);
 
 /// Finds the bits of rows of values, as [`sparse::across`].
 type Find = unsafe fn(&[f32], &[usize], &[Vec<Beside>], &mut [u64]);
 
-/// The loops of an instruction set, by rows and width in registers.
+/// The loops of an instruction set, by rows and width in registers; those of sparse operands by width.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
     /// Rows of a tile at most.

@@ -83,7 +83,10 @@ impl<'a> Left<'a> {
     /// An operand that lies anywhere, without the terms that have no bit.
     pub(super) fn sparse(self, bits: &'a Bits) -> Left<'a> {
         match self {
-            Left::Strewn { data, bases, steps, .. } => Left::Sparse { data, bases, steps, bits, first: 0 },
+            Left::Strewn { data, bases, steps, reach } => {
+                assert!(reach == steps.len().saturating_sub(1), "steps over rows of the right operand");
+                Left::Sparse { data, bases, steps, bits, first: 0 }
+            }
             other => other,
         }
     }
@@ -124,6 +127,7 @@ pub(super) struct Raw {
     /// So many are asked for with each tile.
     pub(super) share: usize,
     pub(super) terms: usize,
+    /// Which terms a row has, of a sparse operand: a word for each part.
     pub(super) words: *const u64,
     pub(super) c: *mut f32,
     pub(super) stride: usize,

@@ -23,6 +23,7 @@ use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Products of at most so many columns that must be packed are turned,
 const COLUMNS: usize = 196;
@@ -63,10 +64,10 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: 
         // The last value says whether all are finite.
         let finite = right.last() == Some(&0.0);
         let present = if finite && !sparse { product.present() } else { None };
-        let zeros = sparse.then_some(finite);
-        Turned { cpu, product, kernel, panels: &panels, right, present, zeros }.share_strewn();
+        Turned { cpu, product, kernel, panels: &panels, right, present, sparse, finite }.share_strewn();
     } else if let Some(right) = kept {
-        Turned { cpu, product, kernel, panels: &panels, right, present: None, zeros: None }.share_packed();
+        Turned { cpu, product, kernel, panels: &panels, right, present: None, sparse, finite: false }
+            .share_packed();
     }
     strewn || kept.is_some()
 }
@@ -98,8 +99,9 @@ struct Turned<'a, P> {
     right: &'a [f32],
     /// Which terms columns have, where some are left out.
     present: Option<Present>,
-    /// Whether terms of zeros are left out, where columns have many: where the other factor is finite.
-    zeros: Option<bool>,
+    /// Whether columns have many zeros, whose terms are left out if the right operand is finite.
+    sparse: bool,
+    finite: bool,
 }
 
 impl<P: Product> Turned<'_, P> {
@@ -171,6 +173,9 @@ impl<P: Product> Turned<'_, P> {
             sorted
         };
         let sorted: Vec<Sorted> = (0..groups).map(ready).collect();
+        // Those of a group and a block are found by whoever needs them first.
+        let blocks = self.blocks().count();
+        let found: Vec<OnceLock<Option<Bits>>> = (0..groups * blocks).map(|_| OnceLock::new()).collect();
         cpu.for_ranges(groups * panels, 1, |range| {
             let mut next = range.start;
             while next < range.end {
@@ -178,18 +183,24 @@ impl<P: Product> Turned<'_, P> {
                 let (group, first) = (next / panels, next % panels);
                 let count = (range.end - next).min(panels - first);
                 let panels = first..first + count;
-                self.run_staged(even(columns, groups, group), panels, (&all, &sorted[group]));
+                let found = &found[group * blocks..(group + 1) * blocks];
+                self.run_staged(even(columns, groups, group), panels, (&all, &sorted[group], found));
                 next += count;
             }
         });
     }
 
     /// Some columns, staged with all others, and some panels.
-    fn run_staged(&self, columns: Range<usize>, panels: Range<usize>, (all, sorted): (&P::Group, &Sorted)) {
+    fn run_staged(
+        &self,
+        columns: Range<usize>,
+        panels: Range<usize>,
+        (all, sorted, found): (&P::Group, &Sorted, &[OnceLock<Option<Bits>>]),
+    ) {
         let mut sums = self.room(columns.len(), &panels);
-        for block in self.blocks() {
+        for (block, found) in self.blocks().zip(found) {
             let strewn = self.product.strewn(all, columns.clone(), block.clone());
-            let bits = self.bits(&strewn);
+            let bits = found.get_or_init(|| self.bits(&strewn));
             let parts = sorted.parts(&strewn, block.len(), bits.as_ref());
             self.multiply(columns.clone(), &panels, block, (&parts, sorted.place()), None, &mut sums);
         }
@@ -228,7 +239,7 @@ impl<P: Product> Turned<'_, P> {
 
     /// The terms of columns that are not left out, where columns have many zeros.
     fn bits(&self, strewn: &Strewn) -> Option<Bits> {
-        self.zeros.map(|finite| Bits::of(self.cpu, &strewn.left(), finite))
+        self.sparse.then(|| Bits::of(self.cpu, &strewn.left(), self.finite))
     }
 
     /// Takes one block of k into the sums, and stores those of the last one.
@@ -301,7 +312,7 @@ impl<P: Product> Turned<'_, P> {
                     if last && place.is_none() && (some.end - stored >= back || some.end == count) {
                         for back in cut(stored..some.end, back) {
                             let from = &mut sums[back.start * width..back.end * width];
-                            if self.zeros.is_some() {
+                            if self.sparse {
                                 self.repair(columns.start + back.start, (rows, *width), from);
                             }
                             self.store(columns.start, &back, (rows, *width), from, &mut turned);
