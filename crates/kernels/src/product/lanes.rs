@@ -181,8 +181,8 @@ mod x86 {
 mod arm {
     use super::Lanes;
     use std::arch::aarch64::{
-        float32x4_t, vaddq_f32, vaddvq_u32, vbicq_u32, vbslq_f32, vceqzq_f32, vcgtq_f32, vdupq_n_f32,
-        vfmaq_f32, vld1q_f32, vld1q_u32, vst1q_f32,
+        float32x4_t, vaddq_f32, vbslq_f32, vceqzq_f32, vcgtq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32,
+        vst1q_f32, vst1q_u32,
     };
     lanes!(
         float32x4_t,
@@ -192,7 +192,11 @@ mod arm {
         vst1q_f32,
         vaddq_f32,
         |x| vbslq_f32(vcgtq_f32(vdupq_n_f32(0.0), x), vdupq_n_f32(0.0), x),
-        |x| vaddvq_u32(vbicq_u32(vld1q_u32([1, 2, 4, 8].as_ptr()), vceqzq_f32(x))).into(),
+        |x| {
+            let mut zero = [0; 4];
+            vst1q_u32(zero.as_mut_ptr(), vceqzq_f32(x));
+            (0..4).fold(0, |bits, l| bits | u64::from(zero[l] == 0) << l)
+        },
         |a, b, c| vfmaq_f32(c, a, b)
     );
 }
