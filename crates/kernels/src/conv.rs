@@ -75,6 +75,11 @@ impl Conv {
         self.kernel.0 * self.kernel.1
     }
 
+    /// Whether so many pixels are zero that their terms had better be left out.
+    fn is_sparse(&self, x: &[f32]) -> bool {
+        is_sparse(x, self.taps(), (self.group_channels() * self.taps(), self.group_filters()))
+    }
+
     /// The same convolution with long rows, where every position is one pixel.
     fn flattened(&self) -> Conv {
         if (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0)) {
@@ -152,7 +157,7 @@ pub fn forward_finished(
     }
     let taps = conv.forward_taps();
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
-    let sparse = is_sparse(x, taps.len(), (channels * taps.len(), filters));
+    let sparse = conv.is_sparse(x);
     let y = SharedMut::new(y);
     for_groups(cpu, conv.groups, |group| {
         let patches = Patches {

@@ -255,6 +255,29 @@ fn a_stride_far_beyond_the_image_costs_nothing() {
     check(&mut Random(5), 0, &shape);
 }
 
+/// Compares the three kernels of these pixels, weights and cotangents with their definitions. Returns the outputs and the
+/// weight gradient.
+fn equal(shape: &Conv, (x, w, dy): (&[f32], &[f32], &[f32]), what: &str) -> (Vec<f32>, Vec<f32>) {
+    let (mut y, mut dx, mut dw) =
+        (vec![1.0; outputs(shape)], vec![1.0; inputs(shape)], vec![1.0; weights(shape)]);
+    reference::forward(shape, x, w, &mut y);
+    reference::input_gradient(shape, dy, w, &mut dx);
+    reference::weight_gradient(shape, x, dy, &mut dw);
+    for cpu in cpus() {
+        let what = format!("{shape:?}, {what}, {cpu:?}");
+        let mut got = vec![2.0; y.len()];
+        conv::forward(&cpu, shape, x, w, &mut got);
+        assert_same(&got, &y, &format!("forward, {what}"));
+        let mut got = vec![2.0; dx.len()];
+        conv::input_gradient(&cpu, shape, dy, w, &mut got);
+        assert_same(&got, &dx, &format!("input gradient, {what}"));
+        let mut got = vec![2.0; dw.len()];
+        conv::weight_gradient(&cpu, shape, x, dy, &mut got);
+        assert_same(&got, &dw, &format!("weight gradient, {what}"));
+    }
+    (y, dw)
+}
+
 /// Terms on the padding are left out where that changes nothing: not where a sum would end with −0, nor where a weight
 /// is not finite.
 #[test]
@@ -267,32 +290,16 @@ fn terms_on_the_padding_count_where_they_change_a_sum() {
         for tap in [0, 2, 6, 8] {
             let mut w: Vec<f32> =
                 (0..weights(&shape)).map(|k| if k % 9 == tap { tiny } else { -tiny }).collect();
-            let (mut y, mut dx, mut dw) =
-                (vec![1.0; outputs(&shape)], vec![1.0; inputs(&shape)], vec![1.0; weights(&shape)]);
-            let dy: Vec<f32> = (0..y.len()).map(|k| if k % 3 == 0 { tiny } else { -tiny }).collect();
+            let dy: Vec<f32> = (0..outputs(&shape)).map(|k| if k % 3 == 0 { tiny } else { -tiny }).collect();
             for finite in [true, false] {
                 if !finite {
                     w[shape.c * 9 - 1 - tap] = f32::NEG_INFINITY;
                 }
-                reference::forward(&shape, &x, &w, &mut y);
-                reference::input_gradient(&shape, &dy, &w, &mut dx);
-                reference::weight_gradient(&shape, &x, &dy, &mut dw);
+                let (y, _) = equal(&shape, (&x, &w, &dy), &format!("tap {tap}, finite: {finite}"));
                 if finite && tap == 6 {
                     // Below the last row lies padding alone, and its first tap makes +0 of −0.
                     let corner = side * (side - 1);
                     assert_eq!((y[0].to_bits(), y[corner].to_bits()), (1 << 31, 0), "{shape:?}");
-                }
-                for cpu in cpus() {
-                    let what = format!("{shape:?}, tap {tap}, finite: {finite}, {cpu:?}");
-                    let mut got = vec![2.0; y.len()];
-                    conv::forward(&cpu, &shape, &x, &w, &mut got);
-                    assert_same(&got, &y, &format!("forward, {what}"));
-                    let mut got = vec![2.0; dx.len()];
-                    conv::input_gradient(&cpu, &shape, &dy, &w, &mut got);
-                    assert_same(&got, &dx, &format!("input gradient, {what}"));
-                    let mut got = vec![2.0; dw.len()];
-                    conv::weight_gradient(&cpu, &shape, &x, &dy, &mut got);
-                    assert_same(&got, &dw, &format!("weight gradient, {what}"));
                 }
             }
         }
@@ -327,9 +334,7 @@ fn terms_of_zeros_count_where_they_change_a_sum() {
             w[weights(&shape) / 2] = f32::NEG_INFINITY;
             dy[outputs(&shape) / 2] = f32::NAN;
         }
-        let (mut y, mut dw) = (vec![1.0; outputs(&shape)], vec![1.0; weights(&shape)]);
-        reference::forward(&shape, &x, &w, &mut y);
-        reference::weight_gradient(&shape, &x, &dy, &mut dw);
+        let (y, dw) = equal(&shape, (&x, &w, &dy), &format!("finite: {finite}"));
         if finite {
             let both = |sums: &[f32]| {
                 sums.iter().all(|sum| *sum == 0.0)
@@ -337,15 +342,6 @@ fn terms_of_zeros_count_where_they_change_a_sum() {
                     && sums.iter().any(|sum| sum.is_sign_positive())
             };
             assert!(both(&y) && both(&dw), "{shape:?}: no sum of either sign");
-        }
-        for cpu in cpus() {
-            let what = format!("{shape:?}, finite: {finite}, {cpu:?}");
-            let mut got = vec![2.0; y.len()];
-            conv::forward(&cpu, &shape, &x, &w, &mut got);
-            assert_same(&got, &y, &format!("forward, {what}"));
-            let mut got = vec![2.0; dw.len()];
-            conv::weight_gradient(&cpu, &shape, &x, &dy, &mut got);
-            assert_same(&got, &dw, &format!("weight gradient, {what}"));
         }
     }
 }

@@ -164,8 +164,9 @@ impl Product for Direct<'_> {
         Some((&images[channel * plane + first..], plane))
     }
 
-    /// With several taps, or many zeros: a pixel is staged once, and would be packed for each of them. Turning the sums of a pixel back
-    /// is work for each row, as packing it is for each term.
+    /// With several taps: a pixel is staged once, and would be packed for each of them. Turning the sums of a pixel back
+    /// is work for each row, as packing it is for each term. And with many zeros, whose terms only strewn columns leave
+    /// out.
     fn is_strewn(&self) -> bool {
         self.sparse || self.taps().len() > 1 && self.terms() >= self.rows
     }

@@ -2,8 +2,8 @@
 //!
 //! Filters lie in the lanes, so only `dy` is packed; a row reads its pixels where they lie. Where a filter is one
 //! pixel, images and `dy` are alike: then the fewer of channels and filters lie in the lanes, since what is packed
-//! serves each row; but for images with many zeros, whose terms a row can leave out. A product has the same bits whichever factor comes first. Pixels that a stride skips are left out
-//! before, once for all filters.
+//! serves each row; but for images with many zeros, whose terms a row can leave out. A product has the same bits
+//! whichever factor comes first. Pixels that a stride skips are left out before, once for all filters.
 
 use super::planes::{Grid, Patches, Planes};
 use super::{Conv, Tap};
@@ -11,9 +11,7 @@ use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves, tree};
 use crate::memory::Buffer;
-use crate::product::{
-    LeafProduct, Outside, Panel, Step, Strewn, is_sparse, multiply_leaves, transpose, transpose_to,
-};
+use crate::product::{LeafProduct, Outside, Panel, Step, Strewn, multiply_leaves, transpose, transpose_to};
 use std::ops::Range;
 
 pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [f32]) {
@@ -35,7 +33,7 @@ pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
     let own = [Tap { index: 0, y: 0, x: 0 }];
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
-    let sparse = is_sparse(x, taps.len(), (channels * taps.len(), filters));
+    let sparse = conv.is_sparse(x);
     let dw = SharedMut::new(dw);
     super::for_groups(cpu, conv.groups, |group| {
         let patches = Patches {

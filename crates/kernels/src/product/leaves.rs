@@ -273,28 +273,29 @@ impl<P: LeafProduct> Piece<'_, P> {
         let mut before = 0;
         for panel in self.panels {
             for rows in cut(self.rows.all.clone(), most) {
-                match (self.rows.place(), self.sparse) {
-                    (None, false) => {
-                        let places = rows.start - self.rows.all.start..rows.end - self.rows.all.start;
-                        self.product.store(self.cpu, rows, panel, result(&places, before, panel.width));
-                    }
-                    (place, _) => {
-                        let ordered = &mut ordered[..rows.len() * panel.width];
-                        for (row, to) in rows.clone().zip(ordered.chunks_exact_mut(panel.width)) {
-                            let row = row - self.rows.all.start;
-                            let place = place.map_or(row, |place| place[row]);
-                            to.copy_from_slice(result(&(place..place + 1), before, panel.width));
-                        }
-                        let (first, lanes) = (panel.columns.start, panel.columns.len());
-                        let sum =
-                            |row: usize, column: usize| self.product.sum(rows.start + row, first + column);
-                        repair(self.cpu, (panel.width, lanes), ordered, sum);
-                        self.product.store(self.cpu, rows, panel, ordered);
-                    }
+                if !self.leaves_out() {
+                    let places = rows.start - self.rows.all.start..rows.end - self.rows.all.start;
+                    self.product.store(self.cpu, rows, panel, result(&places, before, panel.width));
+                    continue;
                 }
+                let ordered = &mut ordered[..rows.len() * panel.width];
+                for (row, to) in rows.clone().zip(ordered.chunks_exact_mut(panel.width)) {
+                    let row = row - self.rows.all.start;
+                    let place = self.rows.place().map_or(row, |place| place[row]);
+                    to.copy_from_slice(result(&(place..place + 1), before, panel.width));
+                }
+                let (first, lanes) = (panel.columns.start, panel.columns.len());
+                let sum = |row: usize, column: usize| self.product.sum(rows.start + row, first + column);
+                repair(self.cpu, (panel.width, lanes), ordered, sum);
+                self.product.store(self.cpu, rows, panel, ordered);
             }
             before += panel.width;
         }
+    }
+
+    /// Whether rows may lack terms.
+    fn leaves_out(&self) -> bool {
+        self.sparse || self.rows.place().is_some()
     }
 
     /// The chains of one block.
@@ -303,18 +304,20 @@ impl<P: LeafProduct> Piece<'_, P> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let left = product.stage(cpu, self.rows.all.clone(), block.terms.clone(), &mut scratch);
         let mut earlier: Vec<*const f32> = Vec::new();
-        let mut finite = true;
+        let (leaves_out, mut finite) = (self.leaves_out(), true);
         for (panel, slot) in self.panels.iter().zip(self.columns.chunks_mut(self.slot)) {
             let packed = block.terms.len() * panel.width;
             product.pack_columns(cpu, panel, block.terms.clone(), &mut slot[..packed + SLACK]);
             // Beyond the last column lies anything.
             let (width, columns) = (panel.width, panel.columns.len());
-            finite = finite
-                && match (self.rows.place(), self.sparse) {
-                    (None, false) => true,
-                    _ if columns == width => cpu.vectorize(Finite(&slot[..packed])),
-                    _ => slot[..packed].chunks_exact(width).all(|row| cpu.vectorize(Finite(&row[..columns]))),
+            if finite && leaves_out {
+                finite = match columns == width {
+                    true => cpu.vectorize(Finite(&slot[..packed])),
+                    false => {
+                        slot[..packed].chunks_exact(width).all(|row| cpu.vectorize(Finite(&row[..columns])))
+                    }
                 };
+            }
         }
         let chains: Vec<Range<usize>> = block
             .chains
