@@ -4,11 +4,11 @@
 //! sound to run AVX-512 code. Nothing a `Cpu` chooses can change a result, only its speed.
 
 use crate::pool::Pool;
+use crate::shares::Shares;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 /// An instruction set for which kernels exist.
@@ -257,25 +257,25 @@ impl Cpu {
 
     /// Cuts `0..len` at multiples of `grain` into ranges, each for one call of `body`.
     ///
-    /// Threads take the ranges as they become free, each half of a fair share of what is left: so a thread whose core
-    /// is slower, or is taken away for a while, keeps nobody waiting. Who computes a result decides nothing. Short work
-    /// stays on the calling thread.
+    /// Each thread has a share of its own, the first thread the first, and takes it piece by piece, each half of what is
+    /// left; then it takes what others have left. So a thread whose core is slower, or is taken away for a while, keeps
+    /// nobody waiting, and where nothing disturbs them threads meet what they made themselves. Who computes a result
+    /// decides nothing. Short work stays on the calling thread, and so does what is called from inside a body.
     pub fn for_ranges(&self, len: usize, grain: usize, body: impl Fn(Range<usize>) + Sync) {
         let grain = grain.max(1);
+        let grain = grain * len.div_ceil(grain).div_ceil(Shares::MOST).max(1);
         let grains = len.div_ceil(grain);
         let parts = self.threads().min(grains);
-        if parts <= 1 {
+        if parts <= 1 || Pool::is_inside() {
             if len > 0 {
                 body(0..len);
             }
             return;
         }
-        let taken = AtomicUsize::new(0);
-        let after = |start: usize| start + (grains - start).div_ceil(2 * parts);
-        self.on_every_thread(|_| {
-            let take = |start| (start < grains).then(|| after(start));
-            while let Ok(start) = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-                body(start * grain..(after(start) * grain).min(len));
+        let shares = Shares::new(grains, self.threads());
+        self.on_every_thread(|thread| {
+            while let Some(Range { start, end }) = shares.take(thread) {
+                body(start * grain..(end * grain).min(len));
             }
         });
     }

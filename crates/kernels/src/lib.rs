@@ -21,6 +21,7 @@ pub mod pool;
 pub mod pool2d;
 mod product;
 pub mod rows;
+mod shares;
 pub mod sums;
 
 pub use cpu::{Cpu, CpuError, Isa, Task};

@@ -103,6 +103,11 @@ impl Pool {
         self.workers.len() + 1
     }
 
+    /// Whether the calling thread is at work for a pool.
+    pub(crate) fn is_inside() -> bool {
+        INSIDE.get()
+    }
+
     /// Calls `body(i)` for every `i` in `0..threads()`, each on its own thread, and returns when all are done.
     ///
     /// Called from inside a body it runs every `i` on the calling thread, in order.
@@ -110,7 +115,7 @@ impl Pool {
     /// # Panics
     /// Passes on the panic of a body.
     pub fn run(&self, body: &(dyn Fn(usize) + Sync)) {
-        if self.workers.is_empty() || INSIDE.get() {
+        if self.workers.is_empty() || Pool::is_inside() {
             for index in 0..self.threads() {
                 body(index);
             }
