@@ -7,12 +7,13 @@ use super::correlate::{apart, padded, squares_panel};
 use super::filters::taps;
 use super::line::{Cotangent, Input, Line, Minimal};
 use super::squares::{Planes, Target, transform};
-use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::leaves::tile_leaves;
+use crate::leaves::{BatchLeaf, tile_leaves, tree};
 use crate::memory::Buffer;
 use crate::product::{Panel, Rows, Soon, Sums, Tiles};
+use crate::{Cpu, Task};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Transformed squares of at most about so many values are kept at once.
 const SQUARES: usize = 2 << 20;
@@ -37,23 +38,46 @@ struct Leaf {
     earlier: Vec<usize>,
 }
 
-/// The tree as a binary counter.
-fn leaves(n: usize, tiles: (usize, usize), side: usize) -> Vec<Leaf> {
-    let parts = tile_leaves(n, tiles, side);
-    let mut waiting: Vec<usize> = Vec::new();
-    let mut leaves = Vec::new();
-    for (index, part) in parts.iter().enumerate() {
-        let (mut count, mut earlier) = (1, Vec::new());
-        while let Some(size) = waiting.pop_if(|size| *size == count || index + 1 == parts.len()) {
-            count += size;
-            earlier.push(waiting.len());
+/// A whole tree of leaves, or a subtree of it.
+struct Tree {
+    leaves: Vec<Leaf>,
+    /// Sums kept of each output.
+    slots: usize,
+}
+
+impl Tree {
+    /// Of some leaves of images of so many rows of tiles: a binary counter.
+    fn of(parts: &[BatchLeaf], down: usize) -> Tree {
+        let mut waiting: Vec<usize> = Vec::new();
+        let mut leaves = Vec::new();
+        for (index, part) in parts.iter().enumerate() {
+            let (mut count, mut earlier) = (1, Vec::new());
+            while let Some(size) = waiting.pop_if(|size| *size == count || index + 1 == parts.len()) {
+                count += size;
+                earlier.push(waiting.len());
+            }
+            let first = part.samples.start * down + part.rows.start;
+            let rows = first..first + part.samples.len() * part.rows.len();
+            leaves.push(Leaf { rows, sum: waiting.len(), earlier });
+            waiting.push(count);
         }
-        let first = part.samples.start * tiles.0 + part.rows.start;
-        let rows = first..first + part.samples.len() * part.rows.len();
-        leaves.push(Leaf { rows, sum: waiting.len(), earlier });
-        waiting.push(count);
+        let slots = leaves.iter().map(|leaf| leaf.sum + 1).max().unwrap_or(1);
+        Tree { leaves, slots }
     }
-    leaves
+}
+
+/// Into subtrees of how many leaves a tree is cut, so that threads have equal shares of them; all, if that cannot be.
+/// Several for each, so that none waits long for another, as long as the sums of all, each so large, are not too many.
+fn subtree(leaves: usize, threads: usize, size: usize) -> usize {
+    if threads == 1 {
+        return leaves;
+    }
+    let count = |subtree: usize| leaves.div_ceil(subtree);
+    let fair = |subtree: &usize| count(*subtree).is_multiple_of(threads) || count(*subtree) >= 4 * threads;
+    let sizes = std::iter::successors(Some(leaves.next_power_of_two()), |size| Some(size / 2));
+    let mut fair = sizes.take_while(|size| *size > 0).filter(fair);
+    let largest = fair.next().unwrap_or(leaves);
+    fair.take_while(|subtree| count(*subtree) * size <= SQUARES).last().unwrap_or(largest)
 }
 
 /// Transformed squares of some leaves.
@@ -85,8 +109,6 @@ struct Layout {
     panels: Vec<Panel>,
     /// Of all panels together.
     width: usize,
-    /// Sums kept of each output.
-    slots: usize,
 }
 
 impl WeightGradient<'_> {
@@ -95,7 +117,7 @@ impl WeightGradient<'_> {
         (Input, A): Line<N, N>,
         (Cotangent, A): Line<M, N>,
     {
-        let (tiles, leaves) = (Tiles::of(cpu), leaves(self.n, self.outputs.tiles, M));
+        let (tiles, down) = (Tiles::of(cpu), self.outputs.tiles.0);
         let panels = tiles.panels(self.outputs.channels, 1, 0);
         let layout = Layout {
             tiles,
@@ -103,17 +125,33 @@ impl WeightGradient<'_> {
             channels: self.images.channels,
             width: panels.iter().map(|panel| panel.width).sum(),
             panels,
-            slots: leaves.iter().map(|leaf| leaf.sum + 1).max().unwrap_or(1),
         };
+        let parts = tile_leaves(self.n, self.outputs.tiles, M);
+        let whole = Tree::of(&parts, down);
         let each = padded(layout.channels) + layout.width;
-        let all = self.n * self.outputs.tiles.0 * layout.across * each;
-        let sums = layout.slots * layout.channels * layout.width;
+        let (all, size) = (self.n * down * layout.across * each, layout.channels * layout.width);
         // What takes less memory.
-        if all <= sums || all * N * N <= SQUARES {
-            self.by_pieces::<A, M, N>(cpu, &layout, &leaves);
-        } else {
-            let blocks = blocks(&leaves, layout.across, SQUARES / (each * N * N));
-            self.by_elements::<A, M, N>(cpu, &layout, &blocks);
+        if all <= whole.slots * size || all * N * N <= SQUARES {
+            return self.by_pieces::<A, M, N>(cpu, &layout, &whole);
+        }
+        let subtree = subtree(parts.len(), cpu.threads(), N * N * size);
+        let trees: Vec<Tree> = parts.chunks(subtree).map(|parts| Tree::of(parts, down)).collect();
+        let sums: Vec<OnceLock<Buffer>> = trees.iter().map(|_| OnceLock::new()).collect();
+        let tiles = SQUARES / (each * N * N * trees.len().min(cpu.threads()));
+        // The largest is the first.
+        let slots = trees[0].slots;
+        cpu.for_ranges(trees.len(), 1, |range| {
+            for index in range {
+                let blocks = blocks(&trees[index].leaves, layout.across, tiles);
+                sums[index].get_or_init(|| self.by_elements::<A, M, N>(cpu, &layout, &blocks, slots));
+            }
+        });
+        let element = apart(slots * size);
+        let mut sums = sums.into_iter();
+        let next = |_| sums.next().and_then(OnceLock::into_inner).unwrap_or_else(|| Buffer::take(0));
+        let add = |a, b| self.add(cpu, &layout, (element, slots), a, b);
+        if let Some(sums) = tree(trees.len(), next, add) {
+            self.filters::<A, M, N>(cpu, &layout, &sums, (element, slots));
         }
     }
 
@@ -149,18 +187,21 @@ impl WeightGradient<'_> {
         Squares { leaves, first, count, v, stride, u, width }
     }
 
-    /// Few filters and many tiles: the sums of all elements are kept from block to block, and each thread takes some
-    /// elements, so that it meets each square once.
+    /// Few filters and many tiles: the sums of all elements are kept from block to block. Threads take subtrees, so that
+    /// each transforms the squares that it multiplies; those that share one tree take some elements each, and so meet each
+    /// square once.
     fn by_elements<A: Minimal<M, N>, const M: usize, const N: usize>(
         &self,
         cpu: &Cpu,
         layout: &Layout,
         blocks: &[&[Leaf]],
-    ) where
+        slots: usize,
+    ) -> Buffer
+    where
         (Input, A): Line<N, N>,
         (Cotangent, A): Line<M, N>,
     {
-        let Layout { channels, ref panels, width, slots, .. } = *layout;
+        let Layout { channels, ref panels, width, .. } = *layout;
         let element = apart(slots * channels * width);
         let mut kept = Buffer::take(N * N * element);
         for leaves in blocks {
@@ -181,6 +222,44 @@ impl WeightGradient<'_> {
                 }
             });
         }
+        kept
+    }
+
+    /// The sums of two neighbouring subtrees, in the place of the first.
+    fn add(
+        &self,
+        cpu: &Cpu,
+        layout: &Layout,
+        (element, slots): (usize, usize),
+        mut a: Buffer,
+        b: Buffer,
+    ) -> Buffer {
+        let Layout { channels, ref panels, .. } = *layout;
+        let sums = SharedMut::new(&mut a);
+        cpu.for_ranges(b.len() / element * panels.len(), 1, |range| {
+            for index in range {
+                let panel = &panels[index % panels.len()];
+                let start = index / panels.len() * element + slots * channels * panel.columns.start;
+                let lowest = start..start + channels * panel.width;
+                // SAFETY: every element and panel has sums of its own.
+                cpu.vectorize(Add(unsafe { sums.slice(lowest.clone()) }, &b[lowest]));
+            }
+        });
+        a
+    }
+
+    /// The filters' gradients, of the lowest sums.
+    fn filters<A: Minimal<M, N>, const M: usize, const N: usize>(
+        &self,
+        cpu: &Cpu,
+        layout: &Layout,
+        kept: &[f32],
+        (element, slots): (usize, usize),
+    ) where
+        (Input, A): Line<N, N>,
+        (Cotangent, A): Line<M, N>,
+    {
+        let Layout { channels, ref panels, .. } = *layout;
         let down = channels.div_ceil(ROWS);
         cpu.for_ranges(down * panels.len(), 1, |range| {
             for index in range {
@@ -199,12 +278,12 @@ impl WeightGradient<'_> {
         &self,
         cpu: &Cpu,
         layout: &Layout,
-        leaves: &[Leaf],
+        Tree { leaves, slots }: &Tree,
     ) where
         (Input, A): Line<N, N>,
         (Cotangent, A): Line<M, N>,
     {
-        let Layout { channels, ref panels, slots, .. } = *layout;
+        let Layout { channels, ref panels, .. } = *layout;
         let squares = self.squares::<A, M, N>(cpu, layout, leaves);
         let least = layout.tiles.height();
         let mut height = 4 * least;
@@ -246,7 +325,8 @@ impl Squares<'_> {
     fn multiply(&self, layout: &Layout, part: &Part, sums: &mut [f32], next: &Part) {
         let Part { rows, panel, .. } = part;
         let slot = rows.len() * panel.width;
-        assert_eq!(sums.len(), layout.slots * slot, "sums of another size");
+        let slots = self.leaves.iter().map(|leaf| leaf.sum + 1).max().unwrap_or(0);
+        assert!(slots * slot <= sums.len(), "too few sums");
         let (now, next) = (self.operands(part), self.operands(next));
         let (inputs, cotangents) = now.unwrap_or_default();
         let sums = sums.as_mut_ptr();
@@ -264,8 +344,21 @@ impl Squares<'_> {
                 left: next.and_then(|(inputs, _)| inputs.get(start * self.stride..)),
                 right: next.and_then(|(_, cotangents)| cotangents.get(start * panel.width..)),
             };
-            // SAFETY: there are `slots` sums, measured above, and they belong to this thread.
+            // SAFETY: there is a sum for every leaf, measured above, and they belong to this thread.
             unsafe { layout.tiles.multiply(left, right, to, soon) };
+        }
+    }
+}
+
+/// `a = a + b`
+struct Add<'a>(&'a mut [f32], &'a [f32]);
+
+impl Task for Add<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (a, b) in self.0.iter_mut().zip(self.1) {
+            *a += *b;
         }
     }
 }
