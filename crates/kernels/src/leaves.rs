@@ -75,6 +75,24 @@ pub fn tree<T>(count: usize, mut leaf: impl FnMut(usize) -> T, mut add: impl FnM
     Some(value)
 }
 
+/// Into subtrees of how many leaves a tree is cut, so that threads have equal shares of them; all, if that cannot be.
+///
+/// Several for each, so that none waits long for another, if the sums of all, of `size` values each, are no more than
+/// `most`. The subtrees of equally many leaves, a power of two, and of those that are left are nodes of the tree, and what
+/// is above them is the tree of their index.
+pub(crate) fn subtree(leaves: usize, threads: usize, size: usize, most: usize) -> usize {
+    if threads == 1 {
+        return leaves;
+    }
+    let count = |subtree: usize| leaves.div_ceil(subtree);
+    let fair = |subtree: &usize| leaves.is_multiple_of(subtree * threads) || count(*subtree) >= 4 * threads;
+    let sizes = std::iter::successors(Some(leaves.next_power_of_two()), |size| Some(size / 2));
+    let mut fair = sizes.take_while(|size| *size > 0).filter(fair);
+    let largest = fair.next().unwrap_or(leaves);
+    let few = |subtree: &usize| count(*subtree) <= 8 * threads && count(*subtree) * size <= most;
+    fair.take_while(few).last().unwrap_or(largest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +116,25 @@ mod tests {
             let sum = tree(count, |k| k.to_string(), |a, b| format!("({a}+{b})"));
             assert_eq!(sum.unwrap(), recursive(0, count));
         }
+    }
+
+    #[test]
+    fn subtrees_are_nodes_of_the_tree() {
+        for (leaves, threads) in (1..70).flat_map(|leaves| [1, 2, 3, 7].map(|threads| (leaves, threads))) {
+            for most in [0, 3, 10, 100] {
+                let subtree = subtree(leaves, threads, 1, most);
+                let add = |a, b| format!("({a}+{b})");
+                let of = |at: usize| {
+                    let leaf = |k: usize| (at * subtree + k).to_string();
+                    tree(subtree.min(leaves - at * subtree), leaf, add).unwrap()
+                };
+                let count = leaves.div_ceil(subtree);
+                assert_eq!(tree(count, of, add).unwrap(), recursive(0, leaves), "{leaves} by {subtree}");
+                assert!(threads > 1 || count == 1, "one thread has no use for {count} subtrees");
+            }
+        }
+        // Equal shares: of sixteen leaves, and of three of which two threads would get two and one.
+        assert_eq!([subtree(16, 2, 1, 0), subtree(16, 2, 1, 16), subtree(3, 2, 1, 99)], [8, 1, 3]);
     }
 
     #[test]

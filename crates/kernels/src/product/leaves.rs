@@ -10,8 +10,10 @@ use super::outside::{Arranged, Outside};
 use super::sparse::Bits;
 use super::tile::{Left, Step, Tile};
 use super::{Finite, Panel, SLACK, STACK, cut, even};
+use crate::cpu::SharedMut;
+use crate::leaves::{subtree, tree};
 use crate::memory::Buffer;
-use crate::{Cpu, perturb};
+use crate::{Cpu, Task, perturb};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -23,6 +25,10 @@ fn most_terms() -> usize {
 /// enough that the packed columns of a block stay in the second-level cache, or near it, while all rows meet them.
 const ROWS: usize = 1024;
 const COLUMNS: usize = 384;
+/// Threads share subtrees where these have at most so many sums, for to keep and to add more costs more than it saves;
+/// more subtrees than threads as long as those of all are not more than `KEPT`.
+const SUMS: usize = 1 << 18;
+const KEPT: usize = 1 << 20;
 
 /// A product whose terms come in leaves.
 pub(crate) trait LeafProduct: Sync {
@@ -118,21 +124,36 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
     let sparse = product.is_sparse();
     let kernel = if sparse { Kernel::of(cpu).of_sparse() } else { Kernel::of(cpu) };
     let panels = Panel::cut(product.columns(), &kernel);
+    // Threads share subtrees of the leaves where they can, so that what one packs serves all rows and no other packs it.
+    let (rows, leaves) = (product.rows(), product.leaves());
+    let size = rows * panels.iter().map(|panel| panel.width).sum::<usize>();
+    let subtree = match size <= SUMS {
+        true => subtree(leaves.len(), cpu.threads(), size, KEPT).max(1),
+        false => leaves.len().max(1),
+    };
+    let plans: Vec<Plan> = match leaves.is_empty() {
+        true => vec![Plan::new(&[])],
+        false => leaves.chunks(subtree).map(Plan::new).collect(),
+    };
+    let sharers = if plans.len() > 1 { 1 } else { cpu.threads() };
     // Rows that are shared out together: a tile, or one of each tap if there are enough of these for all threads.
     let of_taps = |outside: &Outside| kernel.rows * outside.taps();
     let outside = if sparse { None } else { product.outside() };
-    let outside = outside.filter(|outside| product.rows() >= cpu.threads() * of_taps(outside));
+    let outside = outside.filter(|outside| rows >= sharers * of_taps(outside));
     let unit = outside.as_ref().map_or(kernel.rows, of_taps);
-    let units = product.rows().div_ceil(unit);
+    let units = rows.div_ceil(unit);
     let across = panels.len().div_ceil(COLUMNS / kernel.width());
     // As many pieces as all threads can share evenly.
-    let mut down = product.rows().div_ceil(ROWS).min(units);
-    while !(down * across).is_multiple_of(cpu.threads()) && down < units {
+    let mut down = rows.div_ceil(ROWS).min(units);
+    while !(down * across).is_multiple_of(sharers) && down < units {
         down += 1;
     }
-    let plan = Plan::new(&product.leaves());
-    cpu.for_ranges(down * across, 1, |range| {
-        let slot = plan.most_terms() * kernel.width() + SLACK;
+    let mut kept = Buffer::take(if plans.len() > 1 { plans.len() * size } else { 0 });
+    let kept = (plans.len() > 1).then(|| SharedMut::new(&mut kept));
+    let finish = Finish { cpu, product, leaves_out: sparse || outside.is_some() };
+    cpu.for_ranges(plans.len() * down * across, 1, |range| {
+        let terms = plans.iter().map(Plan::most_terms).max().unwrap_or(0);
+        let slot = terms * kernel.width() + SLACK;
         let columns = Buffer::take(slot * panels.len().div_ceil(across));
         let mut piece = Piece {
             cpu,
@@ -146,13 +167,75 @@ pub(crate) fn multiply_leaves(cpu: &Cpu, product: &impl LeafProduct) {
             scratch: Vec::new(),
         };
         for index in range {
-            let units = even(units, down, index / across);
-            let rows = units.start * unit..(units.end * unit).min(product.rows());
-            piece.rows = Arranged::new(rows, &kernel, outside.as_ref());
-            piece.panels = &panels[even(panels.len(), across, index % across)];
-            piece.run(&plan);
+            let (subtree, part) = (index / (down * across), index % (down * across));
+            let units = even(units, down, part / across);
+            piece.rows =
+                Arranged::new(units.start * unit..(units.end * unit).min(rows), &kernel, outside.as_ref());
+            piece.panels = &panels[even(panels.len(), across, part % across)];
+            piece.run(&plans[subtree], |some, panel, sums| match kept {
+                Some(kept) => {
+                    let start = subtree * size + rows * panel.columns.start + some.start * panel.width;
+                    // SAFETY: every row and panel of every subtree has a place of its own.
+                    unsafe { kept.write(start, 1, sums) };
+                }
+                None => finish.store(some, panel, sums),
+            });
         }
     });
+    let Some(kept) = kept else { return };
+    let most = STACK * kernel.rows;
+    let stacks = rows.div_ceil(most);
+    cpu.for_ranges(stacks * panels.len(), 1, |range| {
+        for index in range {
+            let (panel, first) = (&panels[index % panels.len()], index / panels.len() * most);
+            let some = first..(first + most).min(rows);
+            let start = rows * panel.columns.start + some.start * panel.width;
+            // SAFETY: as above, and all subtrees are done.
+            let of = |at: usize| unsafe {
+                kept.slice(at * size + start..at * size + start + some.len() * panel.width)
+            };
+            let add = |a, b| {
+                cpu.vectorize(Add(of(a), of(b)));
+                a
+            };
+            if let Some(sum) = tree(plans.len(), |at| at, add) {
+                finish.store(some.clone(), panel, of(sum));
+            }
+        }
+    });
+}
+
+/// `a = a + b`
+pub(crate) struct Add<'a>(pub(crate) &'a mut [f32], pub(crate) &'a [f32]);
+
+impl Task for Add<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (a, b) in self.0.iter_mut().zip(self.1) {
+            *a += *b;
+        }
+    }
+}
+
+/// What becomes of sums with all their terms.
+struct Finish<'a, P> {
+    cpu: &'a Cpu,
+    product: &'a P,
+    /// Whether rows may lack terms.
+    leaves_out: bool,
+}
+
+impl<P: LeafProduct> Finish<'_, P> {
+    /// Some rows of a panel, `[rows.len()][panel.width]`.
+    fn store(&self, rows: Range<usize>, panel: &Panel, sums: &mut [f32]) {
+        if self.leaves_out {
+            let sum =
+                |row: usize, column: usize| self.product.sum(rows.start + row, panel.columns.start + column);
+            repair(self.cpu, (panel.width, panel.columns.len()), sums, sum);
+        }
+        self.product.store(self.cpu, rows, panel, sums);
+    }
 }
 
 /// In which order the leaves are computed and added, the same for every tile.
@@ -246,7 +329,8 @@ struct Piece<'a, P> {
 }
 
 impl<P: LeafProduct> Piece<'_, P> {
-    fn run(&mut self, plan: &Plan) {
+    /// Hands over the sums of some rows of a panel after another, `[rows.len()][panel.width]`.
+    fn run(&mut self, plan: &Plan, take: impl Fn(Range<usize>, &Panel, &mut [f32])) {
         let width: usize = self.panels.iter().map(|panel| panel.width).sum();
         // For each stack, for each panel, for each sum: [rows][width].
         let mut sums = Buffer::take(self.rows.all.len() * width * plan.sums);
@@ -255,39 +339,35 @@ impl<P: LeafProduct> Piece<'_, P> {
         }
         let kernel = self.kernel;
         let most = STACK * kernel.rows;
-        let nothing = Buffer::zeros(most * kernel.width());
-        // The result of some rows from a place on, for the panel that has so many columns before it.
-        let result = |places: &Range<usize>, before: usize, width_of: usize| {
+        // Where the result of some rows from a place on lies, for the panel that has so many columns before it.
+        let result = |places: &Range<usize>, result: usize, before: usize, width_of: usize| {
             let stack = self.rows.stack(places.start);
             let size = stack.places.len() * width_of;
-            match plan.result {
-                Some(result) => {
-                    let slots = plan.sums * (stack.places.start * width + stack.places.len() * before);
-                    &sums[slots + result * size + (places.start - stack.places.start) * width_of..]
-                        [..places.len() * width_of]
-                }
-                None => &nothing[..places.len() * width_of],
-            }
+            let slots = plan.sums * (stack.places.start * width + stack.places.len() * before);
+            let start = slots + result * size + (places.start - stack.places.start) * width_of;
+            start..start + places.len() * width_of
         };
         let mut ordered = Buffer::take(most * kernel.width());
         let mut before = 0;
         for panel in self.panels {
             for rows in cut(self.rows.all.clone(), most) {
-                if !self.leaves_out() {
-                    let places = rows.start - self.rows.all.start..rows.end - self.rows.all.start;
-                    self.product.store(self.cpu, rows, panel, result(&places, before, panel.width));
-                    continue;
-                }
+                let places = rows.start - self.rows.all.start..rows.end - self.rows.all.start;
                 let ordered = &mut ordered[..rows.len() * panel.width];
-                for (row, to) in rows.clone().zip(ordered.chunks_exact_mut(panel.width)) {
-                    let row = row - self.rows.all.start;
-                    let place = self.rows.place().map_or(row, |place| place[row]);
-                    to.copy_from_slice(result(&(place..place + 1), before, panel.width));
+                match (plan.result, self.rows.place()) {
+                    (None, _) => ordered.fill(0.0),
+                    (Some(sum), None) => {
+                        let sums = &mut sums[result(&places, sum, before, panel.width)];
+                        take(rows, panel, sums);
+                        continue;
+                    }
+                    (Some(sum), Some(place)) => {
+                        for (row, to) in places.zip(ordered.chunks_exact_mut(panel.width)) {
+                            let place = place[row]..place[row] + 1;
+                            to.copy_from_slice(&sums[result(&place, sum, before, panel.width)]);
+                        }
+                    }
                 }
-                let (first, lanes) = (panel.columns.start, panel.columns.len());
-                let sum = |row: usize, column: usize| self.product.sum(rows.start + row, first + column);
-                repair(self.cpu, (panel.width, lanes), ordered, sum);
-                self.product.store(self.cpu, rows, panel, ordered);
+                take(rows, panel, ordered);
             }
             before += panel.width;
         }

@@ -7,11 +7,11 @@ use super::correlate::{apart, padded, squares_panel};
 use super::filters::taps;
 use super::line::{Cotangent, Input, Line, Minimal};
 use super::squares::{Planes, Target, transform};
+use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::leaves::{BatchLeaf, tile_leaves, tree};
+use crate::leaves::{BatchLeaf, subtree, tile_leaves, tree};
 use crate::memory::Buffer;
-use crate::product::{Panel, Rows, Soon, Sums, Tiles};
-use crate::{Cpu, Task};
+use crate::product::{Add, Panel, Rows, Soon, Sums, Tiles};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -64,20 +64,6 @@ impl Tree {
         let slots = leaves.iter().map(|leaf| leaf.sum + 1).max().unwrap_or(1);
         Tree { leaves, slots }
     }
-}
-
-/// Into subtrees of how many leaves a tree is cut, so that threads have equal shares of them; all, if that cannot be.
-/// Several for each, so that none waits long for another, as long as the sums of all, each so large, are not too many.
-fn subtree(leaves: usize, threads: usize, size: usize) -> usize {
-    if threads == 1 {
-        return leaves;
-    }
-    let count = |subtree: usize| leaves.div_ceil(subtree);
-    let fair = |subtree: &usize| count(*subtree).is_multiple_of(threads) || count(*subtree) >= 4 * threads;
-    let sizes = std::iter::successors(Some(leaves.next_power_of_two()), |size| Some(size / 2));
-    let mut fair = sizes.take_while(|size| *size > 0).filter(fair);
-    let largest = fair.next().unwrap_or(leaves);
-    fair.take_while(|subtree| count(*subtree) * size <= SQUARES).last().unwrap_or(largest)
 }
 
 /// Transformed squares of some leaves.
@@ -134,7 +120,7 @@ impl WeightGradient<'_> {
         if all <= whole.slots * size || all * N * N <= SQUARES {
             return self.by_pieces::<A, M, N>(cpu, &layout, &whole);
         }
-        let subtree = subtree(parts.len(), cpu.threads(), N * N * size);
+        let subtree = subtree(parts.len(), cpu.threads(), N * N * size, SQUARES);
         let trees: Vec<Tree> = parts.chunks(subtree).map(|parts| Tree::of(parts, down)).collect();
         let sums: Vec<OnceLock<Buffer>> = trees.iter().map(|_| OnceLock::new()).collect();
         let tiles = SQUARES / (each * N * N * trees.len().min(cpu.threads()));
@@ -346,19 +332,6 @@ impl Squares<'_> {
             };
             // SAFETY: there is a sum for every leaf, measured above, and they belong to this thread.
             unsafe { layout.tiles.multiply(left, right, to, soon) };
-        }
-    }
-}
-
-/// `a = a + b`
-struct Add<'a>(&'a mut [f32], &'a [f32]);
-
-impl Task for Add<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        for (a, b) in self.0.iter_mut().zip(self.1) {
-            *a += *b;
         }
     }
 }
