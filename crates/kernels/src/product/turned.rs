@@ -35,6 +35,10 @@ const PANELS: usize = 8;
 const SUMS: usize = 1 << 17;
 /// Columns that are worth staging by themselves.
 const STAGED: usize = 384;
+/// Threads share columns even where they are few, at least so many for each, if the left operand has at most so many
+/// values: to read all of it costs a thread less than pixels that lie in the caches of another core.
+const LEAST: usize = 16;
+const ALONE: usize = 1 << 20;
 /// Shares into which work is cut for each thread, so that none waits long for another.
 const SHARES: usize = 2;
 /// Stacks of tiles whose sums are turned back together: they stay near the first-level cache.
@@ -148,7 +152,8 @@ impl<P: Product> Turned<'_, P> {
         let (columns, panels) = (product.columns(), self.panels.len());
         let shares = SHARES * cpu.threads();
         let groups = columns.div_ceil((SUMS / product.rows()).max(1));
-        if groups >= cpu.threads() {
+        let alone = product.rows() * product.terms() <= ALONE && columns >= LEAST * cpu.threads();
+        if groups >= cpu.threads() || alone {
             let groups =
                 groups.max(shares.min(columns / STAGED)).next_multiple_of(cpu.threads()).min(columns);
             return cpu.for_ranges(groups, 1, |range| {
