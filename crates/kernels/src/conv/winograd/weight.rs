@@ -1,7 +1,8 @@
 //! The schedule of the weight gradient: for each element of the square a product of matrices whose rows are
 //! channels, whose columns are filters, and whose terms are tiles, in leaves of the batch.
 //!
-//! Some leaves at a time, all threads transform the squares of inputs and of cotangents; then they share the products.
+//! Threads share subtrees of the leaves, or, where these are too few, transform the squares of inputs and of cotangents
+//! together and then share the products; a few leaves at a time.
 
 use super::correlate::{apart, padded, squares_panel};
 use super::filters::taps;
