@@ -4,8 +4,8 @@
 //! returns, on every instruction set, for every number of threads, alignment and tile size; the tests of
 //! this crate compare them. What a kernel may do is written in the numeric contract (`docs/NUMERICS.md`).
 //!
-//! Reading order: [`cpu`] (which instructions, how many threads), [`pool`] (who works on what),
-//! [`memory`] (where results go), then the kernels.
+//! Reading order: [`cpu`] (which instructions, how many threads), [`pool`] (who works on what), `shares.rs` (in which
+//! shares), [`memory`] (where results go), then the kernels.
 
 pub mod conv;
 pub mod cpu;
