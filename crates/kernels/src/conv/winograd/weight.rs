@@ -312,7 +312,8 @@ impl Squares<'_> {
     fn multiply(&self, layout: &Layout, part: &Part, sums: &mut [f32], next: &Part) {
         let Part { rows, panel, .. } = part;
         let slot = rows.len() * panel.width;
-        let slots = self.leaves.iter().map(|leaf| leaf.sum + 1).max().unwrap_or(0);
+        let used = self.leaves.iter().flat_map(|leaf| leaf.earlier.iter().chain([&leaf.sum]));
+        let slots = used.max().map_or(0, |sum| sum + 1);
         assert!(slots * slot <= sums.len(), "too few sums");
         let (now, next) = (self.operands(part), self.operands(next));
         let (inputs, cotangents) = now.unwrap_or_default();
@@ -331,7 +332,7 @@ impl Squares<'_> {
                 left: next.and_then(|(inputs, _)| inputs.get(start * self.stride..)),
                 right: next.and_then(|(_, cotangents)| cotangents.get(start * panel.width..)),
             };
-            // SAFETY: there is a sum for every leaf, measured above, and they belong to this thread.
+            // SAFETY: all sums that leaves are added to or taken from are there, measured above, and they belong to this thread.
             unsafe { layout.tiles.multiply(left, right, to, soon) };
         }
     }
