@@ -76,8 +76,8 @@ impl Conv {
     }
 
     /// Whether so many pixels are zero that their terms had better be left out.
-    fn is_sparse(&self, x: &[f32]) -> bool {
-        is_sparse(x, self.taps(), (self.group_channels() * self.taps(), self.group_filters()))
+    fn is_sparse(&self, cpu: &Cpu, x: &[f32]) -> bool {
+        is_sparse(cpu, x, self.taps(), (self.group_channels() * self.taps(), self.group_filters()))
     }
 
     /// The same convolution with long rows, where every position is one pixel.
@@ -157,7 +157,7 @@ pub fn forward_finished(
     }
     let taps = conv.forward_taps();
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
-    let sparse = conv.is_sparse(x);
+    let sparse = conv.is_sparse(cpu, x);
     let y = SharedMut::new(y);
     for_groups(cpu, conv.groups, |group| {
         let patches = Patches {

@@ -7,6 +7,7 @@
 //! Reading order: [`cpu`] (which instructions, how many threads), [`pool`] (who works on what), `shares.rs` (in which
 //! shares), [`memory`] (where results go), then the kernels.
 
+mod caches;
 pub mod conv;
 pub mod cpu;
 mod denormals;

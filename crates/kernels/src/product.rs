@@ -20,6 +20,7 @@ mod kernel;
 pub(crate) mod lanes;
 mod leaves;
 mod outside;
+mod pace;
 mod sparse;
 mod tile;
 mod transpose;

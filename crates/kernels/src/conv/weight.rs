@@ -33,7 +33,7 @@ pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
     let own = [Tap { index: 0, y: 0, x: 0 }];
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
-    let sparse = conv.is_sparse(x);
+    let sparse = conv.is_sparse(cpu, x);
     let dw = SharedMut::new(dw);
     super::for_groups(cpu, conv.groups, |group| {
         let patches = Patches {

@@ -243,7 +243,7 @@ mod avx512 {
         AVX512,
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
         __m512,
-        [1 2 3 4 5 6 7 8] x [1, 2, 3],
+        [1 2 3 4 5 6] x [1, 2, 3, 4],
         sparse [1, 2, 3, 4, 5, 6, 7, 8]
     );
 }

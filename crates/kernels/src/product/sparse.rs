@@ -14,7 +14,7 @@
 use super::kernel::Kernel;
 use super::lanes::{Lanes, prefetch, prefetch_far};
 use super::tile::{Left, Raw, Step};
-use super::{LINE, even};
+use super::{LINE, even, pace};
 use crate::{Cpu, Task, perturb};
 
 /// Terms that one word of bits stands for, at most.
@@ -28,10 +28,11 @@ const SAMPLE: usize = 1024;
 /// Whether so many of some values are zero, by a sample, that to leave out their terms saves time: of a product with
 /// that many terms and filters, which meets each value with so many taps.
 ///
-/// In units of what all terms take at the peak, tiles take about 1.1, and the terms that are left 4/3 of their share. To
-/// find the bits costs as much as 40 filters of each term, or 16 where pixels are staged for several taps, and to turn and
-/// to store the sums as much as 40 terms of each filter. Measured, AVX-512 on Zen 4; a weight gradient is much like it.
-pub(crate) fn is_sparse(values: &[f32], taps: usize, (terms, filters): (usize, usize)) -> bool {
+/// In units of what the loop of a full tile takes for all terms: tiles take about 1.1, and the terms that are left their
+/// share times [`pace::of_sparse`]. To find the bits costs as much as 40 filters of each term, or 16 where pixels are
+/// staged for several taps, and to turn and to store the sums as much as 40 terms of each filter. Measured, AVX-512; a
+/// weight gradient is much like it.
+pub(crate) fn is_sparse(cpu: &Cpu, values: &[f32], taps: usize, (terms, filters): (usize, usize)) -> bool {
     let count = SAMPLE.min(values.len());
     if count == 0 || terms == 0 || filters == 0 {
         return false;
@@ -43,7 +44,8 @@ pub(crate) fn is_sparse(values: &[f32], taps: usize, (terms, filters): (usize, u
     };
     let other = (0..count).filter(|k| values[at(*k)] != 0.0).count();
     let of_filters = if taps > 1 { 16.0 } else { 40.0 };
-    let time = other as f64 / (0.75 * count as f64) + of_filters / filters as f64 + 40.0 / terms as f64;
+    let left = pace::of_sparse(cpu) * other as f64 / count as f64;
+    let time = left + of_filters / filters as f64 + 40.0 / terms as f64;
     perturb::zeros(count, other, time < 1.1)
 }
 

@@ -252,6 +252,19 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
                 left.advance(raw);
             };
         }
+        macro_rules! terms {
+            ($count:expr) => {
+                let mut count = $count;
+                while L::TWO && count >= 2 {
+                    term!();
+                    term!();
+                    count -= 2;
+                }
+                for _ in 0..count {
+                    term!();
+                }
+            };
+        }
         let mut terms = raw.terms;
         if ASKS {
             let (most, share) = (terms.div_ceil(PARTS), asked.len().div_ceil(PARTS));
@@ -261,14 +274,10 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
                 asked.next().into_iter().flatten().for_each(|line| prefetch(*line));
                 let some = most.min(terms);
                 terms -= some;
-                for _ in 0..some {
-                    term!();
-                }
+                terms!(some);
             }
         }
-        for _ in 0..terms {
-            term!();
-        }
+        terms!(terms);
         for index in 0..raw.earlier_len {
             let earlier = (*raw.earlier.add(index)).wrapping_add(first * raw.stride);
             each_row!(i < ROWS, {

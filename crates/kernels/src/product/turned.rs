@@ -11,7 +11,7 @@
 //! from the planes where they are staged, and no panel is packed that holds each of them once for every tap.
 //!
 //! Columns that must be packed are turned where they are few and the left operand is kept. Few columns fill panels badly
-//! (49 take 56 lanes), and all threads would pack them. Turned they cost what they are, are packed once, by all threads
+//! (49 take 64 lanes), and all threads would pack them. Turned they cost what they are, are packed once, by all threads
 //! together, and the kept operand comes as panels whose lanes are all of use.
 
 use super::gaps::{Part, Present, Sorted, repair};
@@ -19,9 +19,9 @@ use super::kernel::Kernel;
 use super::sparse::Bits;
 use super::tile::{Left, Tile};
 use super::{Ahead, Panel, Product, STACK, Strewn, after, cut, even, pack_left, transpose};
-use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
+use crate::{Cpu, caches};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -31,8 +31,6 @@ const COLUMNS: usize = 196;
 const KEPT: usize = 1 << 16;
 /// Panels that meet packed columns together, at most.
 const PANELS: usize = 8;
-/// Sums of the columns that a thread stages together, about: they stay near the second-level cache.
-const SUMS: usize = 1 << 17;
 /// Columns that are worth staging by themselves.
 const STAGED: usize = 384;
 /// Threads share columns even where they are few, at least so many for each, if the left operand has at most so many
@@ -74,6 +72,13 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: 
             .share_packed();
     }
     strewn || kept.is_some()
+}
+
+/// Sums of the columns that a thread stages together, about: half of the second-level cache. Sparse columns meet a
+/// panel 64 terms at a time, and their sums as often: fewer stay nearer.
+fn sums(sparse: bool) -> usize {
+    let half = caches::second_level() / size_of::<f32>() / 2;
+    if sparse { half.min(1 << 17) } else { half }
 }
 
 /// What so many rows cost in tiles of this height. To begin and end a tile takes about a fifth of what a row of it does.
@@ -151,7 +156,7 @@ impl<P: Product> Turned<'_, P> {
         let Turned { cpu, product, .. } = *self;
         let (columns, panels) = (product.columns(), self.panels.len());
         let shares = SHARES * cpu.threads();
-        let groups = columns.div_ceil((SUMS / product.rows()).max(1));
+        let groups = columns.div_ceil((sums(self.sparse) / product.rows()).max(1));
         let alone = product.rows() * product.terms() <= ALONE && columns >= LEAST * cpu.threads();
         if groups >= cpu.threads() || alone {
             let groups =

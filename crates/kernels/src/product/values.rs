@@ -5,6 +5,9 @@ use super::tile::{Raw, Step};
 
 /// One value of the left operand a row, term by term.
 pub(super) trait Values<const ROWS: usize>: Sized {
+    /// Whether the loop takes two terms a turn: on some processors what counts and steps takes the places of multiply-adds.
+    /// Not where the addresses of two terms find no room in registers.
+    const TWO: bool;
     /// Of the rows from `first` on.
     unsafe fn of(raw: &Raw, first: usize) -> Self;
     /// The value of row `i` for this term.
@@ -22,6 +25,7 @@ pub(super) struct Packed {
 }
 
 impl<const ROWS: usize> Values<ROWS> for Packed {
+    const TWO: bool = true;
     #[inline(always)]
     unsafe fn of(raw: &Raw, first: usize) -> Self {
         Packed { at: raw.a.wrapping_add(first * raw.terms), right: raw.b }
@@ -49,6 +53,7 @@ pub(super) struct Strewn<const ROWS: usize> {
 }
 
 impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
+    const TWO: bool = true;
     #[inline(always)]
     unsafe fn of(raw: &Raw, first: usize) -> Self {
         // SAFETY: the caller of the loop promised a base a row.
@@ -83,6 +88,7 @@ pub(super) struct Even<const ROWS: usize> {
 }
 
 impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
+    const TWO: bool = false;
     #[inline(always)]
     unsafe fn of(raw: &Raw, first: usize) -> Self {
         let row = |i: usize| raw.a.wrapping_add((first + i) * raw.row);
