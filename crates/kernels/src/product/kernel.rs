@@ -26,6 +26,8 @@ pub(super) struct Kernel {
     widest: usize,
     packed: &'static [Loop],
     strewn: &'static [Loop],
+    /// Of strewn operands some of whose terms meet rows of the right operand that are not neighbours.
+    gaps: &'static [Loop],
     even: &'static [Loop],
     sparse: &'static [Loop],
     find: Find,
@@ -94,7 +96,8 @@ impl Kernel {
             Left::Strewn { data, bases: of_rows, steps: of_terms, reach } => {
                 assert!(of_rows.len() >= rows && of_terms.len() == tile.terms, "another left operand");
                 (bases, steps, last) = (of_rows, of_terms, reach);
-                (data, self.strewn)
+                // Each step is one at least.
+                (data, if reach == tile.terms.saturating_sub(1) { self.strewn } else { self.gaps })
             }
             Left::Sparse { data, bases: of_rows, steps: of_terms, bits, first } => {
                 assert!(of_rows.len() >= rows && of_terms.len() == tile.terms, "another left operand");
@@ -180,7 +183,12 @@ macro_rules! loops {
         $(#[$feature])?
         unsafe fn strewn<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
             // SAFETY: as above.
-            unsafe { stack::<$register, Strewn<ROWS>, ROWS, WIDE>(raw, first, tiles) }
+            unsafe { stack::<$register, Strewn<ROWS, false>, ROWS, WIDE>(raw, first, tiles) }
+        }
+        $(#[$feature])?
+        unsafe fn gaps<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
+            // SAFETY: as above.
+            unsafe { stack::<$register, Strewn<ROWS, true>, ROWS, WIDE>(raw, first, tiles) }
         }
         $(#[$feature])?
         unsafe fn even<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
@@ -200,6 +208,7 @@ macro_rules! loops {
         const WIDEST: usize = $wide.len();
         const PACKED: &[[Loop; WIDEST]] = &[$(loops!(@row packed $rows $wide)),*];
         const STREWN: &[[Loop; WIDEST]] = &[$(loops!(@row strewn $rows $wide)),*];
+        const GAPS: &[[Loop; WIDEST]] = &[$(loops!(@row gaps $rows $wide)),*];
         const EVEN: &[[Loop; WIDEST]] = &[$(loops!(@row even $rows $wide)),*];
         pub(super) const $name: Kernel = Kernel {
             rows: PACKED.len(),
@@ -208,6 +217,7 @@ macro_rules! loops {
             widest: WIDEST,
             packed: PACKED.as_flattened(),
             strewn: STREWN.as_flattened(),
+            gaps: GAPS.as_flattened(),
             even: EVEN.as_flattened(),
             sparse: &loops!(@wide sparse $row),
             find,

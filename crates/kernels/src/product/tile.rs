@@ -173,9 +173,11 @@ pub(super) unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const W
         // SAFETY: the caller's promise.
         unsafe {
             let (first, now) = (first + tile * ROWS, raw.asked(tile));
+            // Of two terms a turn one asks, in some tiles the first and in the next ones the second.
+            let turn = (tile % WIDE, if L::TWO { tile / WIDE % 2 } else { 0 });
             match now {
-                [] => one::<V, L, ROWS, WIDE, false>(raw, first, tile % WIDE, now),
-                _ => one::<V, L, ROWS, WIDE, true>(raw, first, tile % WIDE, now),
+                [] => one::<V, L, ROWS, WIDE, false>(raw, first, turn, now),
+                _ => one::<V, L, ROWS, WIDE, true>(raw, first, turn, now),
             }
         }
     }
@@ -195,12 +197,13 @@ macro_rules! each_row {
 /// It asks for cache lines bit by bit where these lie far: a processor waits that has asked for more than a few dozen.
 ///
 /// # Safety
-/// As [`stack`], for `ROWS` rows. Of the right operand to come it asks for register `turn`.
+/// As [`stack`], for `ROWS` rows. Of the right operand to come it asks for one register of some
+/// terms: `turn` says which one, and how many terms ahead.
 #[inline(always)]
 unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, const ASKS: bool>(
     raw: &Raw,
     first: usize,
-    turn: usize,
+    turn: (usize, usize),
     asked: &[*const f32],
 ) {
     const { assert!(ROWS <= 8, "more rows than `each_row` repeats") };
@@ -233,12 +236,15 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
             });
         }
         let mut left = L::of(raw, first);
-        let next = raw.next.wrapping_add((turn * size_of::<V>()) as isize);
+        let next = turn.0 * size_of::<V>() + turn.1 * raw.b_step * size_of::<f32>();
+        let next = raw.next.wrapping_add(next as isize);
         macro_rules! term {
-            () => {
+            ($asks:literal) => {
                 let b = left.right();
-                prefetch_far(b.wrapping_byte_offset(next));
-                left.ask(raw.left_next);
+                if $asks {
+                    prefetch_far(b.wrapping_byte_offset(next));
+                    left.ask(raw.left_next);
+                }
                 let mut columns = [V::splat(0.0); WIDE];
                 for j in 0..WIDE {
                     columns[j] = V::load(b.add(j * V::COUNT));
@@ -256,12 +262,12 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
             ($count:expr) => {
                 let mut count = $count;
                 while L::TWO && count >= 2 {
-                    term!();
-                    term!();
+                    term!(true);
+                    term!(false);
                     count -= 2;
                 }
                 for _ in 0..count {
-                    term!();
+                    term!(true);
                 }
             };
         }

@@ -46,13 +46,14 @@ impl<const ROWS: usize> Values<ROWS> for Packed {
     }
 }
 
-pub(super) struct Strewn<const ROWS: usize> {
+/// Each term meets the row of the right operand behind the last one's if there are no `GAPS`, else what its step says.
+pub(super) struct Strewn<const ROWS: usize, const GAPS: bool> {
     rows: [*const f32; ROWS],
     step: *const Step,
     right: *const f32,
 }
 
-impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
+impl<const ROWS: usize, const GAPS: bool> Values<ROWS> for Strewn<ROWS, GAPS> {
     const TWO: bool = true;
     #[inline(always)]
     unsafe fn of(raw: &Raw, first: usize) -> Self {
@@ -72,7 +73,8 @@ impl<const ROWS: usize> Values<ROWS> for Strewn<ROWS> {
     #[inline(always)]
     unsafe fn advance(&mut self, raw: &Raw) {
         // SAFETY: as above.
-        self.right = self.right.wrapping_add(unsafe { (*self.step).right } * raw.b_step);
+        let rows = if GAPS { unsafe { (*self.step).right } } else { 1 };
+        self.right = self.right.wrapping_add(rows * raw.b_step);
         self.step = self.step.wrapping_add(1);
     }
 }
