@@ -40,6 +40,7 @@ fn worker() {
         registers: size("REGISTERS"),
         block: size("BLOCK"),
         far: size("FAR"),
+        cache: size("CACHE"),
         zeros: number("ZEROS").is_some(),
         offset: size("OFFSET").unwrap_or(0),
         fill: number("FILL").map(|bits| bits as u32),
@@ -99,6 +100,7 @@ fn fault_j03_tiles_and_blocks() {
             ("REGISTERS", *registers),
             ("BLOCK", *block),
             ("FAR", far),
+            ("CACHE", [1 << 12, 1 << 24][k / 2 % 2]),
             ("THREADS", 1 + k as u64 % 3),
         ];
         if k % 4 < 2 {
@@ -106,7 +108,7 @@ fn fault_j03_tiles_and_blocks() {
         }
         is_equal(isa(k), &ways);
     }
-    fault.survived(cases.len(), "tiles of 1 to 8 rows and 1 to 4 registers, blocks of 1 to 4096 terms, terms of zeros left out wherever there are some, drawn: equal weights, scores and chain");
+    fault.survived(cases.len(), "tiles of 1 to 8 rows and 1 to 4 registers, blocks of 1 to 4096 terms, for second-level caches of 4 KiB and 16 MiB, terms of zeros left out wherever there are some, drawn: equal weights, scores and chain");
 }
 
 #[test]

@@ -77,8 +77,8 @@ pub fn tree<T>(count: usize, mut leaf: impl FnMut(usize) -> T, mut add: impl FnM
 
 /// Into subtrees of how many leaves a tree is cut, so that threads have equal shares of them; all, if that cannot be.
 ///
-/// Several for each, so that none waits long for another, if the sums of all, of `size` values each, are no more than
-/// `most`. The subtrees of equally many leaves, a power of two, and of those that are left are nodes of the tree, and what
+/// One for each, or several, so that none waits long for another, if the sums of all, of `size` values each, are no more
+/// than `most`. The subtrees of equally many leaves, a power of two, and of those that are left are nodes of the tree, and what
 /// is above them is the tree of their index.
 pub(crate) fn subtree(leaves: usize, threads: usize, size: usize, most: usize) -> usize {
     if threads == 1 {
@@ -88,8 +88,10 @@ pub(crate) fn subtree(leaves: usize, threads: usize, size: usize, most: usize) -
     let fair = |subtree: &usize| leaves.is_multiple_of(subtree * threads) || count(*subtree) >= 4 * threads;
     let sizes = std::iter::successors(Some(leaves.next_power_of_two()), |size| Some(size / 2));
     let mut fair = sizes.take_while(|size| *size > 0).filter(fair);
-    let largest = fair.next().unwrap_or(leaves);
-    let few = |subtree: &usize| count(*subtree) <= 8 * threads && count(*subtree) * size <= most;
+    let keeps = |subtree: usize| count(subtree) * size <= most;
+    let largest = fair.next().filter(|subtree| count(*subtree) == threads || keeps(*subtree));
+    let Some(largest) = largest else { return leaves };
+    let few = |subtree: &usize| count(*subtree) <= 8 * threads && keeps(*subtree);
     fair.take_while(few).last().unwrap_or(largest)
 }
 
@@ -131,6 +133,7 @@ mod tests {
                 let count = leaves.div_ceil(subtree);
                 assert_eq!(tree(count, of, add).unwrap(), recursive(0, leaves), "{leaves} by {subtree}");
                 assert!(threads > 1 || count == 1, "one thread has no use for {count} subtrees");
+                assert!([1, threads].contains(&count) || count <= most, "{count} subtrees of {most} at most");
             }
         }
         // Equal shares: of sixteen leaves, and of three of which two threads would get two and one.

@@ -16,6 +16,8 @@ pub struct Perturbation {
     pub block: Option<usize>,
     /// Values of an operand from which on it counts as too large for a near cache.
     pub far: Option<usize>,
+    /// Bytes of the second-level cache, as if it were so large.
+    pub cache: Option<usize>,
     /// Whether terms of zeros are left out wherever a third of the values are zero, though that may take longer.
     pub zeros: bool,
     /// f32 between a cache line and where a buffer begins, 0 to 15.
@@ -32,6 +34,8 @@ struct State {
     registers: AtomicUsize,
     block: AtomicUsize,
     far: AtomicUsize,
+    /// 0 for what there is.
+    cache: AtomicUsize,
     zeros: AtomicBool,
     offset: AtomicUsize,
     /// The bits, below a bit that says whether there are any.
@@ -49,6 +53,7 @@ impl State {
             registers: AtomicUsize::new(usize::MAX),
             block: AtomicUsize::new(usize::MAX),
             far: AtomicUsize::new(usize::MAX),
+            cache: AtomicUsize::new(0),
             zeros: AtomicBool::new(false),
             offset: AtomicUsize::new(0),
             fill: AtomicU64::new(0),
@@ -62,6 +67,7 @@ impl State {
         self.registers.store(limit(to.registers), Relaxed);
         self.block.store(limit(to.block), Relaxed);
         self.far.store(limit(to.far), Relaxed);
+        self.cache.store(to.cache.unwrap_or(0), Relaxed);
         self.zeros.store(to.zeros, Relaxed);
         self.offset.store(to.offset.min(15), Relaxed);
         self.fill_with(to.fill);
@@ -82,6 +88,13 @@ impl State {
 
     fn far(&self, values: usize) -> usize {
         values.min(self.far.load(Relaxed))
+    }
+
+    fn cache(&self, bytes: usize) -> usize {
+        match self.cache.load(Relaxed) {
+            0 => bytes,
+            other => other,
+        }
     }
 
     fn fill(&self) -> Option<u32> {
@@ -115,6 +128,11 @@ pub(crate) fn block(terms: usize) -> usize {
 /// `values` that are too many for a near cache, or fewer if so few count.
 pub(crate) fn far(values: usize) -> usize {
     STATE.far(values)
+}
+
+/// `bytes` of a cache, or what counts instead.
+pub(crate) fn cache(bytes: usize) -> usize {
+    STATE.cache(bytes)
 }
 
 /// Whether terms of zeros are left out, of so many values the rest of which are not zero: as `pays` says, or always.
@@ -157,20 +175,24 @@ mod tests {
     #[test]
     fn nothing_is_changed_but_what_is_asked_for() {
         let state = State::new();
-        let now =
-            || (state.tile(8, 3), state.block(256), state.far(9), state.offset.load(Relaxed), state.fill());
-        assert_eq!(now(), ((8, 3), 256, 9, 0, None));
+        let now = || {
+            let sizes = (state.tile(8, 3), state.block(256), state.far(9), state.cache(512));
+            (sizes, state.offset.load(Relaxed), state.fill())
+        };
+        let nothing = (((8, 3), 256, 9, 512), 0, None);
+        assert_eq!(now(), nothing);
         let odd = Perturbation {
             rows: Some(3),
             block: Some(0),
             far: Some(2),
+            cache: Some(1024),
             offset: 99,
             fill: Some(0),
             ..Default::default()
         };
         state.set(&odd);
-        assert_eq!(now(), ((3, 3), 1, 2, 15, Some(0)));
+        assert_eq!(now(), (((3, 3), 1, 2, 1024), 15, Some(0)));
         state.set(&Perturbation::default());
-        assert_eq!(now(), ((8, 3), 256, 9, 0, None));
+        assert_eq!(now(), nothing);
     }
 }

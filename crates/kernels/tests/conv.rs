@@ -227,7 +227,7 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         Conv { n: 3, c: 24, input: (15, 13), o: 16, padding: (0, 1), ..PLAIN },
         // With many zeros: groups, panels of several widths.
         Conv { n: 2, c: 32, o: 64, input: (6, 7), groups: 2, ..PLAIN },
-        Conv { n: 2, c: 12, o: 160, input: (5, 6), ..PLAIN },
+        Conv { n: 2, c: 12, o: 176, input: (5, 6), ..PLAIN },
         Conv { n: 1, c: 70, o: 80, input: (9, 6), ..pointwise },
         // No image, no pixel, no position, no channel, no filter.
         Conv { c: 0, input: (4, 5), ..PLAIN },

@@ -109,5 +109,7 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
     // numbers are finite, since those sums would hardly be otherwise.
     for tile in [Tile::Two, Tile::Four] {
         check(&mut random, 2, &Winograd { tile, n: 6, c: 3, input: (58, 59), o: 17, ..plain });
+        // Subtrees of several leaves, the last one of fewer.
+        check(&mut random, 2, &Winograd { tile, n: 34, c: 1, input: (49, 49), o: 1, ..plain });
     }
 }

@@ -51,7 +51,6 @@ impl Weights<'_> {
                 match height {
                     6 => cpu.vectorize(OfHeight::<6>(pack)),
                     8 => cpu.vectorize(OfHeight::<8>(pack)),
-                    16 => cpu.vectorize(OfHeight::<16>(pack)),
                     _ => cpu.vectorize(pack),
                 }
             }

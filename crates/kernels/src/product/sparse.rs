@@ -9,7 +9,8 @@
 //!
 //! A tile of several rows cannot skip a term, since another row has it. So a row is computed alone, as wide as a few
 //! registers, with the terms that its bits name, in ascending order. It loads a row of the right operand for each of them,
-//! which a tile shares among its rows: that costs about a quarter of the speed, and pays where more of the terms are zero.
+//! which a tile shares among its rows: what that costs differs among processors (`pace.rs`), and it pays where enough of the
+//! terms are zero.
 
 use super::kernel::Kernel;
 use super::lanes::{Lanes, prefetch, prefetch_far};
