@@ -5,8 +5,8 @@ use crate::{Cpu, Isa};
 
 /// How much longer a multiply-add takes in the loop of sparse operands, where half of the terms are left out, than in a
 /// full tile. The first loads an operand for each, the other one for some. Measured: on Zen 4 (AVX-512) 4/3; on a Xeon
-/// with AMX 1.87 with registers of 512 bits, where such a multiply-add begins 1.35 times a cycle and not twice, and about as on
-/// Zen 4 with those of 256.
+/// with AMX 1.87 in registers of 512 bits, where such a multiply-add begins 1.35 times a cycle and not twice, and about
+/// as on Zen 4 in those of 256.
 pub(super) fn of_sparse(cpu: &Cpu) -> f64 {
     if cpu.isa() == Isa::Avx512 && is_intel() { 1.87 } else { 4.0 / 3.0 }
 }
