@@ -78,8 +78,8 @@ pub fn tree<T>(count: usize, mut leaf: impl FnMut(usize) -> T, mut add: impl FnM
 /// Into subtrees of how many leaves a tree is cut, so that threads have equal shares of them; all, if that cannot be.
 ///
 /// One for each, or several, so that none waits long for another, if the sums of all, of `size` values each, are no more
-/// than `most`. The subtrees of equally many leaves, a power of two, and of those that are left are nodes of the tree, and what
-/// is above them is the tree of their index.
+/// than `most`. The subtrees of equally many leaves, a power of two, and of those that are left are nodes of the tree, and
+/// what is above them is the tree of their index.
 pub(crate) fn subtree(leaves: usize, threads: usize, size: usize, most: usize) -> usize {
     if threads == 1 {
         return leaves;

@@ -7,7 +7,6 @@
 //! Reading order: [`cpu`] (which instructions, how many threads), [`pool`] (who works on what), `shares.rs` (in which
 //! shares), [`memory`] (where results go), then the kernels.
 
-mod caches;
 pub mod conv;
 pub mod cpu;
 mod denormals;
@@ -20,6 +19,7 @@ pub mod optim;
 pub mod perturb;
 pub mod pool;
 pub mod pool2d;
+mod processor;
 mod product;
 pub mod rows;
 mod shares;

@@ -20,7 +20,6 @@ mod kernel;
 pub(crate) mod lanes;
 mod leaves;
 mod outside;
-mod pace;
 mod sparse;
 mod tile;
 mod transpose;

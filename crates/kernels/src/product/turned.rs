@@ -21,7 +21,7 @@ use super::tile::{Left, Tile};
 use super::{Ahead, Panel, Product, STACK, Strewn, after, cut, even, pack_left, transpose};
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
-use crate::{Cpu, caches};
+use crate::{Cpu, processor};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -77,7 +77,7 @@ pub(super) fn multiply(cpu: &Cpu, product: &impl Product, kernel: Kernel, keep: 
 /// Sums of the columns that a thread stages together, about: half of the second-level cache. Sparse columns meet a
 /// panel 64 terms at a time, and their sums as often: fewer stay nearer.
 fn sums(sparse: bool) -> usize {
-    let half = caches::second_level() / size_of::<f32>() / 2;
+    let half = processor::second_level() / size_of::<f32>() / 2;
     if sparse { half.min(1 << 17) } else { half }
 }
 

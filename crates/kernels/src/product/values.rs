@@ -5,7 +5,8 @@ use super::tile::{Raw, Step};
 
 /// One value of the left operand a row, term by term.
 pub(super) trait Values<const ROWS: usize>: Sized {
-    /// Whether the loop takes two terms a turn: on some processors what counts and steps takes the places of multiply-adds.
+    /// Whether the loop takes two terms a turn: on some processors what counts and steps takes the places of
+    /// multiply-adds.
     /// Not where the addresses of two terms find no room in registers.
     const TWO: bool;
     /// Of the rows from `first` on.

@@ -332,7 +332,8 @@ impl Squares<'_> {
                 left: next.and_then(|(inputs, _)| inputs.get(start * self.stride..)),
                 right: next.and_then(|(_, cotangents)| cotangents.get(start * panel.width..)),
             };
-            // SAFETY: all sums that leaves are added to or taken from are there, measured above, and they belong to this thread.
+            // SAFETY: all sums that leaves are added to or taken from are there, measured above, and they belong to
+            // this thread.
             unsafe { layout.tiles.multiply(left, right, to, soon) };
         }
     }

@@ -1,4 +1,5 @@
-//! The sizes of this machine's caches. They decide how much work is done at a time, and no bit.
+//! What the processor says of itself. It decides how much work is done at a time and by which of two ways, and no bit.
+//! To ask is slow in a virtual machine, so it is asked once.
 
 use crate::perturb;
 use std::sync::OnceLock;
@@ -11,6 +12,23 @@ pub(crate) fn second_level() -> usize {
 }
 
 const MIB: usize = 1 << 20;
+
+/// Whether Intel made it.
+pub(crate) fn is_intel() -> bool {
+    static IS_INTEL: OnceLock<bool> = OnceLock::new();
+    *IS_INTEL.get_or_init(maker_is_intel)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn maker_is_intel() -> bool {
+    let vendor = raw_cpuid::CpuId::new().get_vendor_info();
+    vendor.is_some_and(|vendor| vendor.as_str() == "GenuineIntel")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn maker_is_intel() -> bool {
+    false
+}
 
 #[cfg(target_arch = "x86_64")]
 fn told() -> Option<usize> {
