@@ -6,6 +6,7 @@
 //! operands lie in memory as the tiles of `product.rs` want them.
 
 mod correlate;
+mod doubles;
 mod filters;
 mod line;
 pub mod reference;

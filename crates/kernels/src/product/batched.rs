@@ -25,6 +25,8 @@ pub(crate) struct Sums<'a> {
     /// Row i at `to + i·stride`.
     pub(crate) to: *mut f32,
     pub(crate) stride: usize,
+    /// Whether the sums begin with what lies there instead of +0.
+    pub(crate) resume: bool,
     /// Sums of earlier leaves, laid out as the outputs, each added on the left of what is there, in this order.
     pub(crate) earlier: &'a [*const f32],
 }
@@ -68,7 +70,7 @@ impl Tiles {
         columns.div_ceil(self.0.lanes)
     }
 
-    /// `out[i][j] = Σ_k left(i, k)·right[k][j]` over ascending k from +0, for all rows and the `width` columns of a
+    /// `out[i][j] = Σ_k left(i, k)·right[k][j]` over ascending k from +0 or from what is there, for all rows and the `width` columns of a
     /// panel; then the sums of earlier leaves are added.
     ///
     /// # Safety
@@ -94,7 +96,7 @@ impl Tiles {
             terms,
             to: sums.to,
             stride: sums.stride,
-            resume: false,
+            resume: sums.resume,
             earlier: sums.earlier,
             finish: None,
         };

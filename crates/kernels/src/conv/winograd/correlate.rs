@@ -4,8 +4,10 @@
 //! For each of the N² elements of a square the products are one of matrices: rows are tiles, columns are filters,
 //! terms are channels. Where the transformed filters fit the caches all threads share them, and each takes some
 //! tiles through all three steps. Where they do not, the squares are shared, and each thread takes some columns: it
-//! transforms their filters, a panel at a time, and uses them at once for all tiles. Filters that come with room for it
-//! keep what they become, for few tiles take less time than that.
+//! transforms their filters and uses them at once for all tiles.
+//!
+//! Filters that come with room for it keep what is made of them: what they become where that fits the caches, else what
+//! they become it from, for to read four times as much from memory takes longer than to transform again.
 
 use super::filters::Filters;
 use super::line::{Input, Line, Minimal};
@@ -14,6 +16,7 @@ use crate::Cpu;
 use crate::conv::Finish;
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
+use crate::processor;
 use crate::product::{Panel, Rows, Soon, Sums, Tiles};
 use std::ops::Range;
 
@@ -86,35 +89,53 @@ impl Correlation<'_> {
         }
     }
 
-    /// All transformed filters, and from one element of them to the next: kept, or made now if `needed`.
+    /// All transformed filters, kept or made now, and from one element of them to the next.
     fn filters<A: Minimal<M, N>, const M: usize, const N: usize>(
         &self,
         cpu: &Cpu,
-        (tiles, parts): (&Tiles, &[Vec<Panel>]),
-        needed: bool,
-    ) -> (Whole<'_>, usize) {
+        (tiles, panels): (&Tiles, &[Panel]),
+    ) -> (Made<'_>, usize) {
         let channels = self.from.channels;
-        let element = apart(channels * parts.iter().map(|panels| width(panels)).sum::<usize>());
+        let element = apart(channels * width(panels));
         let transform = || {
             let mut filters = Buffer::take(N * N * element);
             let shared = SharedMut::new(&mut filters);
             cpu.for_ranges(channels, 16, |terms| {
-                for panel in parts.iter().flatten() {
-                    let out = (shared, channels * panel.columns.start, element);
-                    self.filters.transform::<A, M, N>(cpu, panel, terms.clone(), out);
+                for panel in panels {
+                    let first = channels * panel.columns.start + terms.start * panel.width;
+                    self.filters.transform::<A, M, N>(cpu, panel, terms.clone(), (shared, first, element));
                 }
             });
             filters
         };
+        let kept = self.keep.and_then(|kept| kept.get(self.form("transformed filters", tiles, N), transform));
+        (kept.map_or_else(|| Made::Now(transform()), Made::Kept), element)
+    }
+
+    /// The staged filters of all parts, one part behind the other, if they are kept.
+    fn staged(&self, cpu: &Cpu, tiles: &Tiles, parts: &[Vec<Panel>]) -> Option<&[f32]> {
+        let form = self.form("staged filters", tiles, parts.len());
+        self.keep?.get(form, || {
+            let sizes: Vec<_> = parts.iter().map(|panels| self.filters.staged(panels)).collect();
+            let mut all = Buffer::take(sizes.iter().sum());
+            let shared = SharedMut::new(&mut all);
+            cpu.for_ranges(parts.len(), 1, |range| {
+                let mut first = sizes[..range.start].iter().sum();
+                for panel in parts[range].iter().flatten() {
+                    let next = first + self.filters.staged(std::slice::from_ref(panel));
+                    // SAFETY: each part has its own place.
+                    let to = unsafe { shared.slice(first..next) };
+                    self.filters.stage(cpu, panel, 0..self.filters.terms, to);
+                    first = next;
+                }
+            });
+            all
+        })
+    }
+
+    fn form(&self, what: &'static str, tiles: &Tiles, of: usize) -> Form {
         let (wide, lanes) = tiles.extent();
-        let extents = [channels, self.to.channels, N, wide, lanes, parts.len()];
-        let form = Form { what: "transformed filters", extents };
-        let whole = match self.keep.and_then(|kept| kept.get(form, transform)) {
-            Some(kept) => Whole::Kept(kept),
-            None if needed => Whole::Made(transform()),
-            None => Whole::Wanting,
-        };
-        (whole, element)
+        Form { what, extents: [self.from.channels, self.to.channels, of, wide, lanes, 0] }
     }
 
     /// All threads share the filters.
@@ -124,13 +145,15 @@ impl Correlation<'_> {
     {
         let (tiles, channels, across) = (Tiles::of(cpu), self.from.channels, self.to.tiles.1);
         let panels = tiles.panels(self.to.channels, 1, 0);
-        let (filters, element) = self.filters::<A, M, N>(cpu, (&tiles, std::slice::from_ref(&panels)), true);
-        let filters = filters.values().unwrap_or_default();
+        let (filters, element) = self.filters::<A, M, N>(cpu, (&tiles, &panels));
+        let filters = filters.values();
         let step = together(across, TILES, tiles.height()).min(rows.div_ceil(cpu.threads()));
-        cpu.for_ranges(rows.div_ceil(step), 1, |range| {
+        // As many for each thread, the larger ones first.
+        let blocks = rows.div_ceil(step).next_multiple_of(cpu.threads()).min(rows);
+        cpu.for_ranges(blocks, 1, |range| {
             let mut block = Block::new(N * N, step * across, channels, width(&panels));
             for index in range {
-                let rows = index * step..((index + 1) * step).min(rows);
+                let rows = (index * rows).div_ceil(blocks)..((index + 1) * rows).div_ceil(blocks);
                 let count = rows.len() * across;
                 block.squares::<A, M, N>(cpu, self, rows.clone());
                 for e in 0..N * N {
@@ -154,7 +177,7 @@ impl Correlation<'_> {
         let parts =
             self.to.channels.div_ceil(COLUMNS).max(cpu.threads()).min(tiles.registers(self.to.channels));
         let parts: Vec<_> = (0..parts).map(|part| tiles.panels(self.to.channels, parts, part)).collect();
-        let (whole, element) = self.filters::<A, M, N>(cpu, (&tiles, &parts), false);
+        let staged = self.staged(cpu, &tiles, &parts);
         let stride = padded(channels);
         let step = (SQUARES / (N * N * stride * across)).clamp(1, rows);
         let few = together(across, COLUMN_TILES, tiles.height()).min(step);
@@ -176,75 +199,115 @@ impl Correlation<'_> {
             });
             let squares = Squares { data: &squares, element: between, stride, rows: all, few };
             cpu.for_ranges(parts.len(), 1, |range| {
+                let mut first = parts[..range.start].iter().map(|panels| self.filters.staged(panels)).sum();
                 for panels in &parts[range] {
-                    match whole.values() {
-                        Some(filters) => {
-                            let first = channels * panels[0].columns.start;
-                            self.columns::<A, M, N>(cpu, &squares, panels, (&filters[first..], element));
-                        }
-                        None => {
-                            let element = apart(channels * width(panels));
-                            let mut filters = Buffer::take(N * N * element);
-                            for panel in panels {
-                                let first = channels * (panel.columns.start - panels[0].columns.start);
-                                let out = (SharedMut::new(&mut filters), first, element);
-                                self.filters.transform::<A, M, N>(cpu, panel, 0..channels, out);
-                            }
-                            self.columns::<A, M, N>(cpu, &squares, panels, (&filters, element));
-                        }
-                    }
+                    let next = first + self.filters.staged(panels);
+                    let staged = staged.map(|staged| &staged[first..next]);
+                    self.columns::<A, M, N>(cpu, &squares, panels, staged);
+                    first = next;
                 }
             });
         }
     }
 
-    /// The outputs of some panels for all `squares`, from the panels' filters, elements `element` apart.
+    /// The outputs of some panels for all `squares`. Few tiles take some channels at a time, so that their filters stay
+    /// in the second-level cache from the transform to the product.
     fn columns<A: Minimal<M, N>, const M: usize, const N: usize>(
         &self,
         cpu: &Cpu,
         squares: &Squares,
         panels: &[Panel],
-        (filters, element): (&[f32], usize),
+        staged: Option<&[f32]>,
     ) where
         (Input, A): Line<N, N>,
     {
-        let (tiles, channels, across) = (Tiles::of(cpu), self.from.channels, self.to.tiles.1);
-        let Squares { data, element: of_squares, stride, rows, few } = squares;
+        let (channels, across) = (self.from.channels, self.to.tiles.1);
+        let Squares { rows, few, .. } = squares;
         let columns = Panel::all(panels);
         let padded = padded(width(panels));
         let mut products = Buffer::take(N * N * apart(few * across * padded));
-        for first in rows.clone().step_by(*few) {
-            let some = first..(first + few).min(rows.end);
-            let count = some.len() * across;
-            let each = apart(count * padded);
-            let start = (first - rows.start) * across * stride;
-            let right = |e: usize, panel: &Panel| {
-                &filters[e * element + channels * (panel.columns.start - columns.start)..]
-            };
-            for e in 0..N * N {
-                let square = &data[e * of_squares + start..];
-                let left = Rows { data: square, row: *stride, term: 1, extent: (count, channels) };
-                // The next element, or the first one of the next tiles.
-                let (next, later) = if e + 1 < N * N {
-                    (e + 1, (e + 1) * of_squares + start)
-                } else {
-                    (0, start + count * stride)
-                };
-                for (index, panel) in panels.iter().enumerate() {
-                    let column = panel.columns.start - columns.start;
-                    let to = &mut products[e * each + column..];
-                    let to = &mut to[..(count - 1) * padded + panel.width];
-                    let sums = Sums { to: to.as_mut_ptr(), stride: padded, earlier: &[] };
-                    let after = panels
-                        .get(index + 1)
-                        .map_or_else(|| right(next, &panels[0]), |panel| right(e, panel));
-                    let soon = Soon { left: data.get(later..), right: Some(after) };
-                    // SAFETY: `to` has a row of the panel's width for each tile.
-                    unsafe { tiles.multiply(left, (right(e, panel), panel.width), sums, soon) };
+        let quarter = processor::second_level() / size_of::<f32>() / 4;
+        let near = (quarter / (N * N * width(panels))).max(1);
+        let most = if rows.len() <= *few { near.min(channels) } else { channels };
+        let element = apart(most * width(panels));
+        let mut filters = Buffer::take(N * N * element);
+        for terms in (0..channels).step_by(most).map(|start| start..(start + most).min(channels)) {
+            self.transformed::<A, M, N>(cpu, (panels, staged), terms.clone(), (&mut filters, element));
+            for first in rows.clone().step_by(*few) {
+                let some = first..(first + few).min(rows.end);
+                let each = apart(some.len() * across * padded);
+                let to = (&mut products[..], each, padded);
+                let filters = (&filters[..], element, panels);
+                self.products::<N>(cpu, squares, filters, (some.clone(), terms.clone()), to);
+                if terms.end == channels {
+                    let products = Products { data: &products, element: each, stride: padded, first };
+                    outputs::<A, M, N>(cpu, &products, (some, columns.clone()), &self.destination());
                 }
             }
-            let products = Products { data: &products, element: each, stride: padded, first };
-            outputs::<A, M, N>(cpu, &products, (some, columns.clone()), &self.destination());
+        }
+    }
+
+    /// Transforms the filters of some panels for some terms, elements `element` apart: staged ones if there are.
+    fn transformed<A: Minimal<M, N>, const M: usize, const N: usize>(
+        &self,
+        cpu: &Cpu,
+        (panels, staged): (&[Panel], Option<&[f32]>),
+        terms: Range<usize>,
+        (to, element): (&mut [f32], usize),
+    ) {
+        let to = SharedMut::new(to);
+        let mut first = 0;
+        for panel in panels {
+            let next = first + self.filters.staged(std::slice::from_ref(panel));
+            let out = (to, terms.len() * (panel.columns.start - panels[0].columns.start), element);
+            match staged {
+                Some(staged) => {
+                    let each = (next - first) / self.from.channels;
+                    let staged = &staged[first + terms.start * each..first + terms.end * each];
+                    self.filters.transform_staged::<A, M, N>(cpu, panel, staged, out);
+                }
+                None => self.filters.transform::<A, M, N>(cpu, panel, terms.clone(), out),
+            }
+            first = next;
+        }
+    }
+
+    /// Adds the products of some terms to what some rows of tiles have.
+    fn products<const N: usize>(
+        &self,
+        cpu: &Cpu,
+        squares: &Squares,
+        (filters, element, panels): (&[f32], usize, &[Panel]),
+        (some, terms): (Range<usize>, Range<usize>),
+        (to, each, padded): (&mut [f32], usize, usize),
+    ) {
+        let (tiles, across) = (Tiles::of(cpu), self.to.tiles.1);
+        let Squares { data, element: of_squares, stride, rows, .. } = squares;
+        let count = some.len() * across;
+        let start = (some.start - rows.start) * across * stride + terms.start;
+        let begin = panels[0].columns.start;
+        let right =
+            |e: usize, panel: &Panel| &filters[e * element + terms.len() * (panel.columns.start - begin)..];
+        for e in 0..N * N {
+            let square = &data[e * of_squares + start..];
+            let left = Rows { data: square, row: *stride, term: 1, extent: (count, terms.len()) };
+            // The next element, or the first one of the next tiles.
+            let (next, later) = if e + 1 < N * N {
+                (e + 1, (e + 1) * of_squares + start)
+            } else {
+                (0, start + count * stride)
+            };
+            for (index, panel) in panels.iter().enumerate() {
+                let column = panel.columns.start - begin;
+                let to = &mut to[e * each + column..][..(count - 1) * padded + panel.width];
+                let sums =
+                    Sums { to: to.as_mut_ptr(), stride: padded, resume: terms.start > 0, earlier: &[] };
+                let after =
+                    panels.get(index + 1).map_or_else(|| right(next, &panels[0]), |panel| right(e, panel));
+                let soon = Soon { left: data.get(later..), right: Some(after) };
+                // SAFETY: `to` has a row of the panel's width for each tile.
+                unsafe { tiles.multiply(left, (right(e, panel), panel.width), sums, soon) };
+            }
         }
     }
 }
@@ -255,19 +318,16 @@ fn width(panels: &[Panel]) -> usize {
 }
 
 /// The transformed filters of all columns.
-enum Whole<'a> {
+enum Made<'a> {
     Kept(&'a [f32]),
-    Made(Buffer),
-    /// Not at hand.
-    Wanting,
+    Now(Buffer),
 }
 
-impl Whole<'_> {
-    fn values(&self) -> Option<&[f32]> {
+impl Made<'_> {
+    fn values(&self) -> &[f32] {
         match self {
-            Whole::Kept(values) => Some(values),
-            Whole::Made(values) => Some(values),
-            Whole::Wanting => None,
+            Made::Kept(values) => values,
+            Made::Now(values) => values,
         }
     }
 }
@@ -335,7 +395,7 @@ impl Block {
         let stride = padded(self.width);
         let start = e * apart(self.tiles * stride) + some.start * stride + column;
         let to = &mut self.products[start..][..(some.len() - 1) * stride + width];
-        let sums = Sums { to: to.as_mut_ptr(), stride, earlier: &[] };
+        let sums = Sums { to: to.as_mut_ptr(), stride, resume: false, earlier: &[] };
         // SAFETY: `to` has a row of the panel's width for each tile.
         unsafe { tiles.multiply(left, (right, width), sums, Soon::default()) };
     }

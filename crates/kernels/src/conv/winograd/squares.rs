@@ -1,12 +1,13 @@
 //! Images to transformed squares and back. Channels lie in the lanes, so that no shape of an image, however small,
 //! leaves a lane idle: pixels of 16 channels are transposed, transformed, and written where the products read them.
 
+use super::doubles::Vector;
 use super::line::{Line, Minimal};
 use super::vectors::{Body, Register, dispatch};
 use crate::conv::Finish;
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::lanes::{Lanes, prefetch, prefetch_to_write};
+use crate::product::lanes::{prefetch, prefetch_to_write};
 use crate::product::{Panel, transpose, transpose_to};
 use crate::{Cpu, Task};
 use std::ops::Range;
@@ -155,7 +156,7 @@ struct Strip<'a, L, const R: usize, const S: usize> {
 
 impl<L: Line<R, S>, const R: usize, const S: usize> Body for Strip<'_, L, R, S> {
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
+    unsafe fn run<V: Vector>(self) {
         let Strip { planes, rows, down, staged, lines, target, chunk, tile, ahead, .. } = self;
         let ((_, width), across, lines) = (planes.size, planes.tiles.1, lines.as_mut_ptr());
         let columns = (across - 1) * L::step() + R;
@@ -317,7 +318,7 @@ struct OutputStrip<'a, A, const M: usize, const N: usize> {
 
 impl<A: Minimal<M, N>, const M: usize, const N: usize> Body for OutputStrip<'_, A, M, N> {
     #[inline(always)]
-    unsafe fn run<V: Lanes>(self) {
+    unsafe fn run<V: Vector>(self) {
         let OutputStrip { products, from, lanes, planes, down, staged, ahead, .. } = self;
         let ((height, width), across) = (planes.size, planes.tiles.1);
         for sub in 0..lanes.div_ceil(V::COUNT) {

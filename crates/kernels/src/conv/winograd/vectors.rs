@@ -1,5 +1,6 @@
 //! A register of every instruction set as a number of the transforms: each lane is another channel.
 
+use super::doubles::Vector;
 use super::line::{Fused, Number};
 use crate::product::lanes::{Lanes, Plain};
 use crate::{Cpu, Isa};
@@ -66,7 +67,7 @@ impl<V: Lanes> Fused for Register<V> {
 pub(super) trait Body {
     /// # Safety
     /// The processor has V's instructions, and what the body points to is there.
-    unsafe fn run<V: Lanes>(self);
+    unsafe fn run<V: Vector>(self);
 }
 
 /// Runs `body` compiled for this processor.

@@ -327,7 +327,8 @@ impl Squares<'_> {
             let data = &inputs[start * self.stride..];
             let left = Rows { data, row: 1, term: self.stride, extent: (rows.len(), terms) };
             let right = (&cotangents[start * panel.width..], panel.width);
-            let to = Sums { to: sums.wrapping_add(leaf.sum * slot), stride: panel.width, earlier: &earlier };
+            let to = sums.wrapping_add(leaf.sum * slot);
+            let to = Sums { to, stride: panel.width, resume: false, earlier: &earlier };
             let soon = Soon {
                 left: next.and_then(|(inputs, _)| inputs.get(start * self.stride..)),
                 right: next.and_then(|(_, cotangents)| cotangents.get(start * panel.width..)),
