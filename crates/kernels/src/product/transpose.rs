@@ -84,9 +84,10 @@ unsafe fn whole_squares(_: &Cpu, _: (usize, usize), _: (*const f32, usize), _: (
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, _mm_castps_si128, _mm_cvtss_f32, _mm_movehl_ps, _mm_storel_epi64, _mm_storeu_ps,
-        _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_loadu_ps, _mm256_permute2f128_ps,
-        _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+        __m256, _mm_castps_si128, _mm_cvtss_f32, _mm_loadu_ps, _mm_movehl_ps, _mm_storel_epi64,
+        _mm_storeu_ps, _mm256_castps128_ps256, _mm256_castps256_ps128, _mm256_extractf128_ps,
+        _mm256_insertf128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
+        _mm256_unpacklo_ps,
     };
 
     /// Four to eight rows, eight terms at a time.
@@ -101,14 +102,24 @@ mod x86 {
     ) {
         let mut k = 0;
         while k + 8 <= len {
-            let mut rows = [_mm256_setzero_ps(); 8];
-            for (i, row) in rows.iter_mut().enumerate().take(ROWS) {
-                // SAFETY: 8 terms of row i, below `len`.
-                *row = unsafe { _mm256_loadu_ps(from.add(i * from_stride + k)) };
-            }
-            for (i, column) in square(rows).into_iter().enumerate() {
-                // SAFETY: the rows of term k + i, below `len`.
-                unsafe { store::<ROWS>(column, to.add((k + i) * to_stride)) };
+            for half in [0, 4] {
+                // Row i, and in the upper half row i + 4.
+                let mut rows = [_mm256_setzero_ps(); 4];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    // SAFETY: 4 of the 8 terms of a row, below `len`.
+                    unsafe {
+                        let from = from.wrapping_add(i * from_stride + k + half);
+                        *row = _mm256_castps128_ps256(_mm_loadu_ps(from));
+                        if i + 4 < ROWS {
+                            let below = from.wrapping_add(4 * from_stride);
+                            *row = _mm256_insertf128_ps::<1>(*row, _mm_loadu_ps(below));
+                        }
+                    }
+                }
+                for (i, column) in squares(rows).into_iter().enumerate() {
+                    // SAFETY: the rows of one term, below `len`.
+                    unsafe { store::<ROWS>(column, to.add((k + half + i) * to_stride)) };
+                }
             }
             k += 8;
         }
@@ -147,29 +158,18 @@ mod x86 {
         }
     }
 
-    /// The 8×8 square, rows for columns: by pairs, by fours, by halves.
+    /// The 4×4 square of each half, rows for columns: by pairs, by fours.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn square(r: [__m256; 8]) -> [__m256; 8] {
-        let mut pairs = r;
-        for i in 0..4 {
-            pairs[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            pairs[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        let mut fours = r;
-        for h in 0..2 {
-            let p = &pairs[4 * h..4 * h + 4];
-            fours[4 * h] = _mm256_shuffle_ps::<0x44>(p[0], p[2]);
-            fours[4 * h + 1] = _mm256_shuffle_ps::<0xee>(p[0], p[2]);
-            fours[4 * h + 2] = _mm256_shuffle_ps::<0x44>(p[1], p[3]);
-            fours[4 * h + 3] = _mm256_shuffle_ps::<0xee>(p[1], p[3]);
-        }
-        let mut columns = r;
-        for i in 0..4 {
-            columns[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
-            columns[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
-        }
-        columns
+    fn squares(r: [__m256; 4]) -> [__m256; 4] {
+        let (a, b) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+        let (c, d) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
+        [
+            _mm256_shuffle_ps::<0x44>(a, c),
+            _mm256_shuffle_ps::<0xee>(a, c),
+            _mm256_shuffle_ps::<0x44>(b, d),
+            _mm256_shuffle_ps::<0xee>(b, d),
+        ]
     }
 }
 

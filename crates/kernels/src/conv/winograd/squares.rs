@@ -90,7 +90,7 @@ pub(super) fn transform<L: Line<R, S>, const R: usize, const S: usize>(
     let plane = height * width;
     let columns = (across - 1) * L::step() + R;
     let deepest = rows.len().min(planes.tiles.0);
-    let mut staged = Buffer::zeros((((deepest - 1) * L::step() + R).min(height) * width + 1) * CHUNK);
+    let mut staged = Buffer::take((((deepest - 1) * L::step() + R).min(height) * width + 1) * CHUNK);
     let mut lines = Buffer::take(columns * S * CHUNK);
     for (n, down) in planes.runs(rows) {
         let first = (down.start * L::step()).saturating_sub(planes.offset.0);
