@@ -3,7 +3,7 @@
 use super::lanes::{Lanes, Plain};
 use super::sparse::{self, Beside};
 use super::tile::{Left, Raw, Tile, stack};
-use super::values::{Even, Packed, Strewn};
+use super::values::{Along, Down, Packed, Strewn};
 use crate::{Cpu, Isa, perturb};
 use std::ops::Range;
 
@@ -28,7 +28,8 @@ pub(super) struct Kernel {
     strewn: &'static [Loop],
     /// Of strewn operands some of whose terms meet rows of the right operand that are not neighbours.
     gaps: &'static [Loop],
-    even: &'static [Loop],
+    along: &'static [Loop],
+    down: &'static [Loop],
     sparse: &'static [Loop],
     find: Find,
 }
@@ -107,8 +108,10 @@ impl Kernel {
             Left::Even { data, row, term, next } => {
                 let end = rows.saturating_sub(1) * row + tile.terms.saturating_sub(1) * term;
                 assert!(end < data.len() || tile.terms == 0, "a short left operand");
+                assert!(row == 1 || term == 1, "neither rows nor terms lie side by side");
+                assert!(tile.right_step == width, "a right operand with gaps");
                 apart = (row, term, distance(data, next));
-                (data, self.even)
+                (data, if term == 1 { self.along } else { self.down })
             }
         };
         let last = last * tile.right_step + width;
@@ -191,9 +194,14 @@ macro_rules! loops {
             unsafe { stack::<$register, Strewn<ROWS, true>, ROWS, WIDE>(raw, first, tiles) }
         }
         $(#[$feature])?
-        unsafe fn even<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
+        unsafe fn along<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
             // SAFETY: as above.
-            unsafe { stack::<$register, Even<ROWS>, ROWS, WIDE>(raw, first, tiles) }
+            unsafe { stack::<$register, Along<ROWS>, ROWS, WIDE>(raw, first, tiles) }
+        }
+        $(#[$feature])?
+        unsafe fn down<const ROWS: usize, const WIDE: usize>(raw: &Raw, first: usize, tiles: usize) {
+            // SAFETY: as above.
+            unsafe { stack::<$register, Down, ROWS, WIDE>(raw, first, tiles) }
         }
         $(#[$feature])?
         unsafe fn sparse<const WIDE: usize>(raw: &Raw, first: usize, rows: usize) {
@@ -209,7 +217,8 @@ macro_rules! loops {
         const PACKED: &[[Loop; WIDEST]] = &[$(loops!(@row packed $rows $wide)),*];
         const STREWN: &[[Loop; WIDEST]] = &[$(loops!(@row strewn $rows $wide)),*];
         const GAPS: &[[Loop; WIDEST]] = &[$(loops!(@row gaps $rows $wide)),*];
-        const EVEN: &[[Loop; WIDEST]] = &[$(loops!(@row even $rows $wide)),*];
+        const ALONG: &[[Loop; WIDEST]] = &[$(loops!(@row along $rows $wide)),*];
+        const DOWN: &[[Loop; WIDEST]] = &[$(loops!(@row down $rows $wide)),*];
         pub(super) const $name: Kernel = Kernel {
             rows: PACKED.len(),
             wide: WIDEST,
@@ -218,7 +227,8 @@ macro_rules! loops {
             packed: PACKED.as_flattened(),
             strewn: STREWN.as_flattened(),
             gaps: GAPS.as_flattened(),
-            even: EVEN.as_flattened(),
+            along: ALONG.as_flattened(),
+            down: DOWN.as_flattened(),
             sparse: &loops!(@wide sparse $row),
             find,
         };
@@ -228,13 +238,13 @@ macro_rules! loops {
 }
 
 mod plain {
-    use super::{Beside, Even, Kernel, Lanes, Loop, Packed, Plain, Raw, Strewn, sparse, stack};
+    use super::{Along, Beside, Down, Kernel, Lanes, Loop, Packed, Plain, Raw, Strewn, sparse, stack};
     loops!(PLAIN, Plain, [1 2 3 4] x [1], sparse [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{Beside, Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, sparse, stack};
+    use super::{Along, Beside, Down, Kernel, Lanes, Loop, Packed, Raw, Strewn, sparse, stack};
     use std::arch::x86_64::__m256;
     loops!(
         AVX2,
@@ -247,7 +257,7 @@ mod avx2 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{Beside, Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, sparse, stack};
+    use super::{Along, Beside, Down, Kernel, Lanes, Loop, Packed, Raw, Strewn, sparse, stack};
     use std::arch::x86_64::__m512;
     loops!(
         AVX512,
@@ -260,7 +270,7 @@ mod avx512 {
 
 #[cfg(target_arch = "aarch64")]
 mod neon {
-    use super::{Beside, Even, Kernel, Lanes, Loop, Packed, Raw, Strewn, sparse, stack};
+    use super::{Along, Beside, Down, Kernel, Lanes, Loop, Packed, Raw, Strewn, sparse, stack};
     use std::arch::aarch64::float32x4_t;
     loops!(
         NEON,

@@ -174,7 +174,7 @@ pub(super) unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const W
         unsafe {
             let (first, now) = (first + tile * ROWS, raw.asked(tile));
             // Of two terms a turn one asks, in some tiles the first and in the next ones the second.
-            let turn = (tile % WIDE, if L::TWO { tile / WIDE % 2 } else { 0 });
+            let turn = (tile % WIDE, if L::BOTH { 0 } else { tile / WIDE % 2 });
             match now {
                 [] => one::<V, L, ROWS, WIDE, false>(raw, first, turn, now),
                 _ => one::<V, L, ROWS, WIDE, true>(raw, first, turn, now),
@@ -239,11 +239,11 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
         let next = turn.0 * size_of::<V>() + turn.1 * raw.b_step * size_of::<f32>();
         let next = raw.next.wrapping_add(next as isize);
         macro_rules! term {
-            ($asks:literal) => {
+            ($asks:expr) => {
                 let b = left.right();
                 if $asks {
                     prefetch_far(b.wrapping_byte_offset(next));
-                    left.ask(raw.left_next);
+                    left.ask();
                 }
                 let mut columns = [V::splat(0.0); WIDE];
                 for j in 0..WIDE {
@@ -255,18 +255,19 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
                         sums[i][j] = row.fma(columns[j], sums[i][j]);
                     }
                 });
-                left.advance(raw);
+                left.advance(raw, WIDE * V::COUNT);
             };
         }
         macro_rules! terms {
             ($count:expr) => {
                 let mut count = $count;
-                while L::TWO && count >= 2 {
+                // Two a turn: on some processors what counts and steps takes the places of multiply-adds.
+                while count >= 2 {
                     term!(true);
-                    term!(false);
+                    term!(L::BOTH);
                     count -= 2;
                 }
-                for _ in 0..count {
+                if count > 0 {
                     term!(true);
                 }
             };

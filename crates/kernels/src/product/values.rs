@@ -5,19 +5,19 @@ use super::tile::{Raw, Step};
 
 /// One value of the left operand a row, term by term.
 pub(super) trait Values<const ROWS: usize>: Sized {
-    /// Whether the loop takes two terms a turn: on some processors what counts and steps takes the places of
-    /// multiply-adds.
-    /// Not where the addresses of two terms find no room in registers.
-    const TWO: bool;
+    /// Whether both terms of a turn ask for what comes next, or one of them: where few tiles share the right operand,
+    /// one asks for too little of it.
+    const BOTH: bool;
     /// Of the rows from `first` on.
     unsafe fn of(raw: &Raw, first: usize) -> Self;
     /// The value of row `i` for this term.
     unsafe fn value(&self, i: usize) -> f32;
-    /// Asks for some of what lies so far away, where the operand to come lies.
-    fn ask(&self, _bytes: isize) {}
+    /// Asks for some of the operand to come.
+    fn ask(&mut self) {}
     /// Where the row of the right operand lies that this term meets.
     fn right(&self) -> *const f32;
-    unsafe fn advance(&mut self, raw: &Raw);
+    /// To the next term; the right operand has `across` columns.
+    unsafe fn advance(&mut self, raw: &Raw, across: usize);
 }
 
 pub(super) struct Packed {
@@ -26,7 +26,7 @@ pub(super) struct Packed {
 }
 
 impl<const ROWS: usize> Values<ROWS> for Packed {
-    const TWO: bool = true;
+    const BOTH: bool = false;
     #[inline(always)]
     unsafe fn of(raw: &Raw, first: usize) -> Self {
         Packed { at: raw.a.wrapping_add(first * raw.terms), right: raw.b }
@@ -41,7 +41,7 @@ impl<const ROWS: usize> Values<ROWS> for Packed {
         self.right
     }
     #[inline(always)]
-    unsafe fn advance(&mut self, raw: &Raw) {
+    unsafe fn advance(&mut self, raw: &Raw, _: usize) {
         self.at = self.at.wrapping_add(ROWS);
         self.right = self.right.wrapping_add(raw.b_step);
     }
@@ -55,7 +55,7 @@ pub(super) struct Strewn<const ROWS: usize, const GAPS: bool> {
 }
 
 impl<const ROWS: usize, const GAPS: bool> Values<ROWS> for Strewn<ROWS, GAPS> {
-    const TWO: bool = true;
+    const BOTH: bool = false;
     #[inline(always)]
     unsafe fn of(raw: &Raw, first: usize) -> Self {
         // SAFETY: the caller of the loop promised a base a row.
@@ -72,7 +72,7 @@ impl<const ROWS: usize, const GAPS: bool> Values<ROWS> for Strewn<ROWS, GAPS> {
         self.right
     }
     #[inline(always)]
-    unsafe fn advance(&mut self, raw: &Raw) {
+    unsafe fn advance(&mut self, raw: &Raw, _: usize) {
         // SAFETY: as above.
         let rows = if GAPS { unsafe { (*self.step).right } } else { 1 };
         self.right = self.right.wrapping_add(rows * raw.b_step);
@@ -80,22 +80,22 @@ impl<const ROWS: usize, const GAPS: bool> Values<ROWS> for Strewn<ROWS, GAPS> {
     }
 }
 
-pub(super) struct Even<const ROWS: usize> {
+/// The terms of a row lie side by side, and so do the rows of the right operand.
+pub(super) struct Along<const ROWS: usize> {
     rows: [*const f32; ROWS],
     at: usize,
-    term: usize,
-    /// The row that asks, and how far it lies from the first.
-    down: usize,
-    row: usize,
+    /// Goes through the rows to come from end to end, half a cache line a term: little lies between them.
+    soon: *const f32,
     right: *const f32,
 }
 
-impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
-    const TWO: bool = false;
+impl<const ROWS: usize> Values<ROWS> for Along<ROWS> {
+    const BOTH: bool = true;
     #[inline(always)]
     unsafe fn of(raw: &Raw, first: usize) -> Self {
         let row = |i: usize| raw.a.wrapping_add((first + i) * raw.row);
-        Even { rows: std::array::from_fn(row), at: 0, term: raw.term, down: 0, row: raw.row, right: raw.b }
+        let soon = row(0).wrapping_byte_offset(raw.left_next);
+        Along { rows: std::array::from_fn(row), at: 0, soon, right: raw.b }
     }
     #[inline(always)]
     unsafe fn value(&self, i: usize) -> f32 {
@@ -103,17 +103,51 @@ impl<const ROWS: usize> Values<ROWS> for Even<ROWS> {
         unsafe { *self.rows[i].add(self.at) }
     }
     #[inline(always)]
-    fn ask(&self, bytes: isize) {
-        prefetch_far(self.rows[0].wrapping_add(self.at + self.down).wrapping_byte_offset(bytes));
+    fn ask(&mut self) {
+        prefetch_far(self.soon);
+        self.soon = self.soon.wrapping_add(8);
     }
     #[inline(always)]
     fn right(&self) -> *const f32 {
         self.right
     }
     #[inline(always)]
-    unsafe fn advance(&mut self, raw: &Raw) {
-        self.right = self.right.wrapping_add(raw.b_step);
-        self.at += self.term;
-        self.down = if self.down == (ROWS - 1) * self.row { 0 } else { self.down + self.row };
+    unsafe fn advance(&mut self, _: &Raw, across: usize) {
+        self.right = self.right.wrapping_add(across);
+        self.at += 1;
+    }
+}
+
+/// The rows of a term lie side by side, and so do those of the right operand.
+pub(super) struct Down {
+    at: *const f32,
+    /// From there to what is asked for, in bytes.
+    soon: isize,
+    right: *const f32,
+}
+
+impl<const ROWS: usize> Values<ROWS> for Down {
+    const BOTH: bool = true;
+    #[inline(always)]
+    unsafe fn of(raw: &Raw, first: usize) -> Self {
+        Down { at: raw.a.wrapping_add(first), soon: raw.left_next, right: raw.b }
+    }
+    #[inline(always)]
+    unsafe fn value(&self, i: usize) -> f32 {
+        // SAFETY: the last value was measured where `raw` was made.
+        unsafe { *self.at.add(i) }
+    }
+    #[inline(always)]
+    fn ask(&mut self) {
+        prefetch_far(self.at.wrapping_byte_offset(self.soon));
+    }
+    #[inline(always)]
+    fn right(&self) -> *const f32 {
+        self.right
+    }
+    #[inline(always)]
+    unsafe fn advance(&mut self, raw: &Raw, across: usize) {
+        self.right = self.right.wrapping_add(across);
+        self.at = self.at.wrapping_add(raw.term);
     }
 }
