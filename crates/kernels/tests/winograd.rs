@@ -6,6 +6,7 @@ use common::{Odd, Random, assert_same, cpus};
 use kinone_kernels::conv::winograd::{self, Tile, Winograd, reference};
 use kinone_kernels::conv::{Finish, reference::finish};
 use kinone_kernels::memory::{Kept, set_poison};
+use kinone_kernels::perturb::Perturbation;
 
 fn values(random: &mut Random, case: usize, len: usize) -> Odd {
     if case.is_multiple_of(3) { random.hostile(len, case.is_multiple_of(2)) } else { random.values(len) }
@@ -111,5 +112,20 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         check(&mut random, 2, &Winograd { tile, n: 6, c: 3, input: (58, 59), o: 17, ..plain });
         // Subtrees of several leaves, the last one of fewer.
         check(&mut random, 2, &Winograd { tile, n: 34, c: 1, input: (49, 49), o: 1, ..plain });
+    }
+    // Squares too many to be made at once, and more tiles than are taken together.
+    check(
+        &mut random,
+        2,
+        &Winograd { tile: Tile::Four, n: 180, c: 1000, input: (1, 1), o: 30, padding: (1, 1) },
+    );
+    // Caches for the transformed filters of one channel, of a few, and of all.
+    for cache in [1, 1 << 17, 1 << 30] {
+        Perturbation { cache: Some(cache), fill: Some(0x7fa5_a5a5), ..Default::default() }.set();
+        check(
+            &mut random,
+            2,
+            &Winograd { tile: Tile::Four, n: 2, c: 171, input: (5, 4), o: 175, padding: (1, 1) },
+        );
     }
 }

@@ -9,7 +9,7 @@ use crate::Cpu;
 #[derive(Clone, Copy)]
 pub(crate) struct Tiles(Kernel);
 
-/// A left operand: value (i, k) is `data[i·row + k·term]`.
+/// A left operand: value (i, k) is `data[i·row + k·term]`, with `row` or `term` 1.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
     pub(crate) data: &'a [f32],
@@ -78,7 +78,7 @@ impl Tiles {
     /// no one else touches them meanwhile.
     ///
     /// # Panics
-    /// When an operand is short.
+    /// When an operand is short, or neither rows nor terms of the left one lie side by side.
     pub(crate) unsafe fn multiply(
         &self,
         left: Rows,

@@ -70,7 +70,8 @@ pub(super) enum Left<'a> {
     Strewn { data: &'a [f32], bases: &'a [usize], steps: &'a [Step], reach: usize },
     /// The same, each step followed by the next, without the terms of a row that have no bit: row 0 is that of `first`.
     Sparse { data: &'a [f32], bases: &'a [usize], steps: &'a [Step], bits: &'a Bits, first: usize },
-    /// Value (i, k) at `data[i·row + k·term]`; and the left operand to come, if it lies as this one does.
+    /// Value (i, k) at `data[i·row + k·term]`, with `row` or `term` 1; and the left operand to come, if it lies as this
+    /// one does. The rows of the right operand follow each other.
     Even { data: &'a [f32], row: usize, term: usize, next: Option<&'a [f32]> },
 }
 
@@ -173,7 +174,7 @@ pub(super) unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const W
         // SAFETY: the caller's promise.
         unsafe {
             let (first, now) = (first + tile * ROWS, raw.asked(tile));
-            // Of two terms a turn one asks, in some tiles the first and in the next ones the second.
+            // If one of two terms a turn asks, it is in some tiles the first and in the next ones the second.
             let turn = (tile % WIDE, if L::BOTH { 0 } else { tile / WIDE % 2 });
             match now {
                 [] => one::<V, L, ROWS, WIDE, false>(raw, first, turn, now),

@@ -84,7 +84,8 @@ impl<const ROWS: usize, const GAPS: bool> Values<ROWS> for Strewn<ROWS, GAPS> {
 pub(super) struct Along<const ROWS: usize> {
     rows: [*const f32; ROWS],
     at: usize,
-    /// Goes through the rows to come from end to end, half a cache line a term: little lies between them.
+    /// Goes through the rows to come from end to end, half a cache line a term: little lies between them, unless only
+    /// some of their terms are taken.
     soon: *const f32,
     right: *const f32,
 }

@@ -148,7 +148,7 @@ impl Correlation<'_> {
         let (filters, element) = self.filters::<A, M, N>(cpu, (&tiles, &panels));
         let filters = filters.values();
         let step = together(across, TILES, tiles.height()).min(rows.div_ceil(cpu.threads()));
-        // As many for each thread, the larger ones first.
+        // As many for each thread, though the last tiles of some are then of fewer rows.
         let blocks = rows.div_ceil(step).next_multiple_of(cpu.threads()).min(rows);
         cpu.for_ranges(blocks, 1, |range| {
             let mut block = Block::new(N * N, step * across, channels, width(&panels));
@@ -291,9 +291,11 @@ impl Correlation<'_> {
         for e in 0..N * N {
             let square = &data[e * of_squares + start..];
             let left = Rows { data: square, row: *stride, term: 1, extent: (count, terms.len()) };
-            // The next element, or the first one of the next tiles.
+            // The next element, or the first one of the next terms or tiles.
             let (next, later) = if e + 1 < N * N {
                 (e + 1, (e + 1) * of_squares + start)
+            } else if terms.end < self.from.channels {
+                (0, start + terms.len())
             } else {
                 (0, start + count * stride)
             };
