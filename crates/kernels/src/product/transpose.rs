@@ -90,7 +90,7 @@ mod x86 {
         _mm256_unpacklo_ps,
     };
 
-    /// Four to eight rows, eight terms at a time.
+    /// Four to eight rows, four terms at a time.
     ///
     /// # Safety
     /// The processor has AVX2; the elements named by [`super::transpose_to`] are there.
@@ -101,27 +101,24 @@ mod x86 {
         (to, to_stride): (*mut f32, usize),
     ) {
         let mut k = 0;
-        while k + 8 <= len {
-            for half in [0, 4] {
-                // Row i, and in the upper half row i + 4.
-                let mut rows = [_mm256_setzero_ps(); 4];
-                for (i, row) in rows.iter_mut().enumerate() {
-                    // SAFETY: 4 of the 8 terms of a row, below `len`.
-                    unsafe {
-                        let from = from.wrapping_add(i * from_stride + k + half);
-                        *row = _mm256_castps128_ps256(_mm_loadu_ps(from));
-                        if i + 4 < ROWS {
-                            let below = from.wrapping_add(4 * from_stride);
-                            *row = _mm256_insertf128_ps::<1>(*row, _mm_loadu_ps(below));
-                        }
+        while k + 4 <= len {
+            // Row i, and in the upper half row i + 4.
+            let mut rows = [_mm256_setzero_ps(); 4];
+            for (i, row) in rows.iter_mut().enumerate() {
+                // SAFETY: 4 terms of a row, below `len`.
+                unsafe {
+                    let from = from.add(i * from_stride + k);
+                    *row = _mm256_castps128_ps256(_mm_loadu_ps(from));
+                    if i + 4 < ROWS {
+                        *row = _mm256_insertf128_ps::<1>(*row, _mm_loadu_ps(from.add(4 * from_stride)));
                     }
                 }
-                for (i, column) in squares(rows).into_iter().enumerate() {
-                    // SAFETY: the rows of one term, below `len`.
-                    unsafe { store::<ROWS>(column, to.add((k + half + i) * to_stride)) };
-                }
             }
-            k += 8;
+            for (i, column) in squares(rows).into_iter().enumerate() {
+                // SAFETY: the rows of term k + i, below `len`.
+                unsafe { store::<ROWS>(column, to.add((k + i) * to_stride)) };
+            }
+            k += 4;
         }
         while k < len {
             for i in 0..ROWS {

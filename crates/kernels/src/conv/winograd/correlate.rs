@@ -112,21 +112,19 @@ impl Correlation<'_> {
         (kept.map_or_else(|| Made::Now(transform()), Made::Kept), element)
     }
 
-    /// The staged filters of all parts, one part behind the other, if they are kept.
+    /// The staged filters of all parts, if they are kept.
     fn staged(&self, cpu: &Cpu, tiles: &Tiles, parts: &[Vec<Panel>]) -> Option<&[f32]> {
         let form = self.form("staged filters", tiles, parts.len());
         self.keep?.get(form, || {
-            let sizes: Vec<_> = parts.iter().map(|panels| self.filters.staged(panels)).collect();
-            let mut all = Buffer::take(sizes.iter().sum());
+            let terms = 0..self.filters.terms;
+            let end = |panel| self.filters.place(panel, terms.clone()).end;
+            let mut all = Buffer::take(parts.iter().flatten().map(end).max().unwrap_or(0));
             let shared = SharedMut::new(&mut all);
             cpu.for_ranges(parts.len(), 1, |range| {
-                let mut first = sizes[..range.start].iter().sum();
                 for panel in parts[range].iter().flatten() {
-                    let next = first + self.filters.staged(std::slice::from_ref(panel));
-                    // SAFETY: each part has its own place.
-                    let to = unsafe { shared.slice(first..next) };
-                    self.filters.stage(cpu, panel, 0..self.filters.terms, to);
-                    first = next;
+                    // SAFETY: each panel has its own place.
+                    let to = unsafe { shared.slice(self.filters.place(panel, terms.clone())) };
+                    self.filters.stage(cpu, panel, terms.clone(), to);
                 }
             });
             all
@@ -148,7 +146,8 @@ impl Correlation<'_> {
         let (filters, element) = self.filters::<A, M, N>(cpu, (&tiles, &panels));
         let filters = filters.values();
         let step = together(across, TILES, tiles.height()).min(rows.div_ceil(cpu.threads()));
-        // As many for each thread, though the last tiles of some are then of fewer rows.
+        // As many for each thread, though the last tiles of some are then of fewer rows. The first is a largest one: its
+        // thread begins first.
         let blocks = rows.div_ceil(step).next_multiple_of(cpu.threads()).min(rows);
         cpu.for_ranges(blocks, 1, |range| {
             let mut block = Block::new(N * N, step * across, channels, width(&panels));
@@ -199,12 +198,8 @@ impl Correlation<'_> {
             });
             let squares = Squares { data: &squares, element: between, stride, rows: all, few };
             cpu.for_ranges(parts.len(), 1, |range| {
-                let mut first = parts[..range.start].iter().map(|panels| self.filters.staged(panels)).sum();
                 for panels in &parts[range] {
-                    let next = first + self.filters.staged(panels);
-                    let staged = staged.map(|staged| &staged[first..next]);
                     self.columns::<A, M, N>(cpu, &squares, panels, staged);
-                    first = next;
                 }
             });
         }
@@ -256,19 +251,15 @@ impl Correlation<'_> {
         (to, element): (&mut [f32], usize),
     ) {
         let to = SharedMut::new(to);
-        let mut first = 0;
         for panel in panels {
-            let next = first + self.filters.staged(std::slice::from_ref(panel));
             let out = (to, terms.len() * (panel.columns.start - panels[0].columns.start), element);
             match staged {
                 Some(staged) => {
-                    let each = (next - first) / self.from.channels;
-                    let staged = &staged[first + terms.start * each..first + terms.end * each];
+                    let staged = &staged[self.filters.place(panel, terms.clone())];
                     self.filters.transform_staged::<A, M, N>(cpu, panel, staged, out);
                 }
                 None => self.filters.transform::<A, M, N>(cpu, panel, terms.clone(), out),
             }
-            first = next;
         }
     }
 

@@ -27,15 +27,11 @@ pub(super) struct Filters<'a> {
     pub(super) turned: bool,
 }
 
-/// From a term's staged filters of a panel to the next term's.
-fn staged(panel: &Panel) -> usize {
-    TAPS * panel.width
-}
-
 impl Filters<'_> {
-    /// Values of the staged filters of some panels.
-    pub(super) fn staged(&self, panels: &[Panel]) -> usize {
-        self.terms * panels.iter().map(staged).sum::<usize>()
+    /// Where the staged filters of a panel lie, for some terms, behind those of the panels before it: these are whole.
+    pub(super) fn place(&self, panel: &Panel, terms: Range<usize>) -> Range<usize> {
+        let (first, each) = (self.terms * TAPS * panel.columns.start, TAPS * panel.width);
+        first + terms.start * each..first + terms.end * each
     }
 
     /// Writes the filters of a panel as their transform reads them, `[term][tap][width]`, for some terms; 0 beyond the
@@ -67,12 +63,13 @@ impl Filters<'_> {
         terms: Range<usize>,
         out: (SharedMut<f32>, usize, usize),
     ) {
-        let mut to = Buffer::take(TERMS * staged(panel));
+        let each = TAPS * panel.width;
+        let mut to = Buffer::take(TERMS * each);
         for start in terms.clone().step_by(TERMS) {
             let some = start..(start + TERMS).min(terms.end);
             self.stage(cpu, panel, some.clone(), &mut to);
             let out = (out.0, out.1 + (start - terms.start) * panel.width, out.2);
-            self.transform_staged::<A, M, N>(cpu, panel, &to[..some.len() * staged(panel)], out);
+            self.transform_staged::<A, M, N>(cpu, panel, &to[..some.len() * each], out);
         }
     }
 
@@ -84,7 +81,7 @@ impl Filters<'_> {
         filters: &[f32],
         (out, base, element): (SharedMut<f32>, usize, usize),
     ) {
-        let terms = filters.len() / staged(panel);
+        let terms = filters.len() / (TAPS * panel.width);
         let len = (N * N - 1) * element + terms * panel.width;
         let body = Forth::<A, M, N> {
             staged: filters,
