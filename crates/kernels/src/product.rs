@@ -442,7 +442,7 @@ impl<'a, P: Product> Work<'a, P> {
                     terms: block.len(),
                     to,
                     stride,
-                    resume: start > 0,
+                    from: (start > 0).then_some(to.cast_const()),
                     earlier: &[],
                     finish,
                 };

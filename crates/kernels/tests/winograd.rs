@@ -109,7 +109,12 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
     // Weight gradients whose squares are too many to be kept: threads share subtrees of the leaves, or elements. All
     // numbers are finite, since those sums would hardly be otherwise.
     for tile in [Tile::Two, Tile::Four] {
-        check(&mut random, 2, &Winograd { tile, n: 6, c: 3, input: (58, 59), o: 17, ..plain });
+        // Caches for no sums, for all of them beside the squares of a few tiles, and for all.
+        for cache in [1, 1 << 16, 1 << 30] {
+            Perturbation { cache: Some(cache), fill: Some(0x7fa5_a5a5), ..Default::default() }.set();
+            check(&mut random, 2, &Winograd { tile, n: 6, c: 3, input: (58, 59), o: 17, ..plain });
+        }
+        set_poison(true);
         // Subtrees of several leaves, the last one of fewer.
         check(&mut random, 2, &Winograd { tile, n: 34, c: 1, input: (49, 49), o: 1, ..plain });
     }

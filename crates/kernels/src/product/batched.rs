@@ -25,8 +25,8 @@ pub(crate) struct Sums<'a> {
     /// Row i at `to + i·stride`.
     pub(crate) to: *mut f32,
     pub(crate) stride: usize,
-    /// Whether the sums begin with what lies there instead of +0.
-    pub(crate) resume: bool,
+    /// What the sums begin with instead of +0, laid out as the outputs: it may be what lies there.
+    pub(crate) from: Option<*const f32>,
     /// Sums of earlier leaves, laid out as the outputs, each added on the left of what is there, in this order.
     pub(crate) earlier: &'a [*const f32],
 }
@@ -96,7 +96,7 @@ impl Tiles {
             terms,
             to: sums.to,
             stride: sums.stride,
-            resume: sums.resume,
+            from: sums.from,
             earlier: sums.earlier,
             finish: None,
         };

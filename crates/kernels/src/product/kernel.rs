@@ -143,7 +143,7 @@ impl Kernel {
             words: words.as_ptr(),
             c: tile.to,
             stride: tile.stride,
-            resume: tile.resume,
+            from: tile.from.unwrap_or(std::ptr::null()),
             earlier: tile.earlier.as_ptr(),
             earlier_len: tile.earlier.len(),
             scale,

@@ -214,7 +214,7 @@ pub(super) unsafe fn rows<V: Lanes, const WIDE: usize>(raw: &Raw, first: usize, 
     let parts = parts(raw.terms);
     for part in 0..parts {
         let terms = even(raw.terms, parts, part);
-        let (begins, ends) = (part == 0 && !raw.resume, part + 1 == parts);
+        let (begins, ends) = (part == 0 && raw.from.is_null(), part + 1 == parts);
         let right = raw.b.wrapping_add(terms.start * raw.b_step);
         let mut next = match ends {
             true => raw.b.wrapping_byte_offset(raw.next),
@@ -227,6 +227,8 @@ pub(super) unsafe fn rows<V: Lanes, const WIDE: usize>(raw: &Raw, first: usize, 
         unsafe {
             let steps = raw.steps.add(terms.start);
             let mut c = raw.c.add(first * raw.stride);
+            let mut from =
+                if part == 0 { raw.from } else { raw.c.cast_const() }.wrapping_add(first * raw.stride);
             let mut bases = raw.bases.add(first);
             let mut words = raw.words.add(first * parts + part);
             for index in 0..count {
@@ -240,7 +242,7 @@ pub(super) unsafe fn rows<V: Lanes, const WIDE: usize>(raw: &Raw, first: usize, 
                 let mut sums = [V::splat(0.0); WIDE];
                 if !begins {
                     for j in 0..WIDE {
-                        sums[j] = V::load(c.add(j * V::COUNT));
+                        sums[j] = V::load(from.add(j * V::COUNT));
                     }
                 }
                 let (values, mut bits) = (raw.a.add(*bases), *words);
@@ -265,6 +267,7 @@ pub(super) unsafe fn rows<V: Lanes, const WIDE: usize>(raw: &Raw, first: usize, 
                     sums[j].store(c.add(j * V::COUNT));
                 }
                 c = c.wrapping_add(raw.stride);
+                from = from.wrapping_add(raw.stride);
                 bases = bases.wrapping_add(1);
                 words = words.wrapping_add(parts);
             }

@@ -23,8 +23,8 @@ pub(super) struct Tile<'a> {
     pub(super) to: *mut f32,
     /// From one row of outputs to the next.
     pub(super) stride: usize,
-    /// Whether the sums begin with what lies at `to` instead of +0.
-    pub(super) resume: bool,
+    /// What the sums begin with instead of +0, laid out as the outputs: it may be what lies there.
+    pub(super) from: Option<*const f32>,
     /// Sums of earlier leaves, laid out as the outputs, each added on the left of what is there, in this order.
     pub(super) earlier: &'a [*const f32],
     /// What becomes of the sums.
@@ -132,7 +132,8 @@ pub(super) struct Raw {
     pub(super) words: *const u64,
     pub(super) c: *mut f32,
     pub(super) stride: usize,
-    pub(super) resume: bool,
+    /// Null for +0.
+    pub(super) from: *const f32,
     pub(super) earlier: *const *const f32,
     pub(super) earlier_len: usize,
     /// Null for none.
@@ -214,16 +215,17 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
         let c = raw.c.wrapping_add(first * raw.stride);
         let residual = raw.residual.wrapping_add(first * raw.stride);
         let at = |i: usize, j: usize| i * raw.stride + j * V::COUNT;
-        if raw.resume {
+        if !raw.from.is_null() {
+            let from = raw.from.wrapping_add(first * raw.stride);
             each_row!(i < ROWS, {
                 for j in 0..WIDE {
-                    sums[i][j] = V::load(c.add(at(i, j)));
+                    sums[i][j] = V::load(from.add(at(i, j)));
                 }
             });
         }
         let ask = |i: usize| {
             for j in 0..WIDE {
-                if !raw.resume {
+                if raw.from.is_null() {
                     prefetch_to_write(c.wrapping_add(at(i, j)));
                 }
                 if !raw.residual.is_null() {

@@ -302,6 +302,7 @@ impl<P: Product> Turned<'_, P> {
                     if let Some((_, ahead)) = &mut ahead {
                         ahead.take(share, &mut asked);
                     }
+                    let to = sums[some.start * width..some.end * width].as_mut_ptr();
                     let tile = Tile {
                         left: part.left.after_rows(some.start - part.places.start, part.terms),
                         right: self.right(panel, &block).get(part.first * width..).unwrap_or_default(),
@@ -309,9 +310,9 @@ impl<P: Product> Turned<'_, P> {
                         next: Some(next),
                         asked: &asked,
                         terms: part.terms,
-                        to: sums[some.start * width..some.end * width].as_mut_ptr(),
+                        to,
                         stride: *width,
-                        resume: block.start > 0,
+                        from: (block.start > 0).then_some(to.cast_const()),
                         earlier: &[],
                         finish: None,
                     };

@@ -23,9 +23,9 @@ use std::ops::Range;
 /// Transformed filters of at most so many values are shared.
 const SHARED: usize = 1 << 20;
 /// Tiles that a thread takes through all steps at once, at most.
-const TILES: usize = 56;
+const TILES: usize = 28;
 /// Tiles whose products of some columns a thread keeps before it transforms them back, at most.
-const COLUMN_TILES: usize = 60;
+const COLUMN_TILES: usize = 96;
 /// Columns whose filters a thread transforms before it multiplies by them, about.
 const COLUMNS: usize = 64;
 /// Transformed squares of at most about so many values are shared.
@@ -156,10 +156,15 @@ impl Correlation<'_> {
                 let count = rows.len() * across;
                 block.squares::<A, M, N>(cpu, self, rows.clone());
                 for e in 0..N * N {
-                    for panel in &panels {
-                        let start = e * element + channels * panel.columns.start;
-                        let right = &filters[start..start + channels * panel.width];
-                        block.multiply(&tiles, e, 0..count, right, panel.columns.start, panel.width);
+                    for (i, panel) in panels.iter().enumerate() {
+                        let at = |e: usize, panel: &Panel| e * element + channels * panel.columns.start;
+                        let right = &filters[at(e, panel)..][..channels * panel.width];
+                        let soon = match panels.get(i + 1) {
+                            Some(panel) => at(e, panel),
+                            None => at((e + 1) % (N * N), &panels[0]),
+                        };
+                        let soon = Soon { left: None, right: Some(&filters[soon..]) };
+                        block.multiply(&tiles, e, 0..count, (right, soon), panel.columns.start, panel.width);
                     }
                 }
                 block.outputs::<A, M, N>(cpu, self, rows, 0..self.to.channels);
@@ -293,8 +298,9 @@ impl Correlation<'_> {
             for (index, panel) in panels.iter().enumerate() {
                 let column = panel.columns.start - begin;
                 let to = &mut to[e * each + column..][..(count - 1) * padded + panel.width];
-                let sums =
-                    Sums { to: to.as_mut_ptr(), stride: padded, resume: terms.start > 0, earlier: &[] };
+                let to = to.as_mut_ptr();
+                let from = (terms.start > 0).then_some(to.cast_const());
+                let sums = Sums { to, stride: padded, from, earlier: &[] };
                 let after =
                     panels.get(index + 1).map_or_else(|| right(next, &panels[0]), |panel| right(e, panel));
                 let soon = Soon { left: data.get(later..), right: Some(after) };
@@ -377,7 +383,7 @@ impl Block {
         tiles: &Tiles,
         e: usize,
         some: Range<usize>,
-        right: &[f32],
+        (right, soon): (&[f32], Soon),
         column: usize,
         width: usize,
     ) {
@@ -388,9 +394,9 @@ impl Block {
         let stride = padded(self.width);
         let start = e * apart(self.tiles * stride) + some.start * stride + column;
         let to = &mut self.products[start..][..(some.len() - 1) * stride + width];
-        let sums = Sums { to: to.as_mut_ptr(), stride, resume: false, earlier: &[] };
+        let sums = Sums { to: to.as_mut_ptr(), stride, from: None, earlier: &[] };
         // SAFETY: `to` has a row of the panel's width for each tile.
-        unsafe { tiles.multiply(left, (right, width), sums, Soon::default()) };
+        unsafe { tiles.multiply(left, (right, width), sums, soon) };
     }
 
     fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(

@@ -12,7 +12,9 @@ use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, subtree, tile_leaves, tree};
 use crate::memory::Buffer;
-use crate::product::{Add, Panel, Rows, Soon, Sums, Tiles};
+use crate::processor;
+use crate::product::{Add, Panel, Rows, Soon, Sums, Tiles, even};
+use std::mem::take;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -30,13 +32,30 @@ pub(super) struct WeightGradient<'a> {
     pub(super) dw: SharedMut<'a, f32>,
 }
 
-/// A leaf, the sum it becomes, and the sums of earlier leaves added to it, each on the left of what is there. Sums lie
-/// on a stack: the last one left is the lowest.
+/// A leaf or a part of one, the sum it becomes, and the sums of earlier leaves added to it, each on the left of what is
+/// there. Sums lie on a stack: the last one left is the lowest.
 struct Leaf {
     /// Rows of tiles, counted through all images.
     rows: Range<usize>,
     sum: usize,
+    /// The sum of the parts before.
+    from: Option<usize>,
     earlier: Vec<usize>,
+}
+
+impl Leaf {
+    /// In parts of at most so many rows, as even as they can be: the sum of all but the last is `part_sum`.
+    fn cut(self, rows: usize, part_sum: usize) -> impl Iterator<Item = Leaf> {
+        let Leaf { rows: all, sum, from, mut earlier } = self;
+        let parts = all.len().div_ceil(rows).max(1);
+        (0..parts).map(move |part| {
+            let Range { start, end } = even(all.len(), parts, part);
+            let from = if part == 0 { from } else { Some(part_sum) };
+            let (sum, earlier) =
+                if part + 1 == parts { (sum, take(&mut earlier)) } else { (part_sum, Vec::new()) };
+            Leaf { rows: all.start + start..all.start + end, sum, from, earlier }
+        })
+    }
 }
 
 /// A whole tree of leaves, or a subtree of it.
@@ -59,7 +78,7 @@ impl Tree {
             }
             let first = part.samples.start * down + part.rows.start;
             let rows = first..first + part.samples.len() * part.rows.len();
-            leaves.push(Leaf { rows, sum: waiting.len(), earlier });
+            leaves.push(Leaf { rows, sum: waiting.len(), from: None, earlier });
             waiting.push(count);
         }
         let slots = leaves.iter().map(|leaf| leaf.sum + 1).max().unwrap_or(1);
@@ -122,9 +141,20 @@ impl WeightGradient<'_> {
             return self.by_pieces::<A, M, N>(cpu, &layout, &whole);
         }
         let subtree = subtree(parts.len(), cpu.threads(), N * N * size, SQUARES);
-        let trees: Vec<Tree> = parts.chunks(subtree).map(|parts| Tree::of(parts, down)).collect();
+        let mut trees: Vec<Tree> = parts.chunks(subtree).map(|parts| Tree::of(parts, down)).collect();
         let sums: Vec<OnceLock<Buffer>> = trees.iter().map(|_| OnceLock::new()).collect();
-        let tiles = SQUARES / (each * N * N * trees.len().min(cpu.threads()));
+        let mut tiles = SQUARES / (each * N * N * trees.len().min(cpu.threads()));
+        // Where the sums leave room beside them, squares stay in the second-level cache from the transform to the product.
+        let near = processor::second_level() / size_of::<f32>() / 3;
+        if N * N * size <= near {
+            tiles = tiles.min(near / (each * N * N));
+            for tree in &mut trees {
+                let slot = tree.slots;
+                tree.slots += 1;
+                let cut = |leaf: Leaf| leaf.cut((tiles / layout.across).max(1), slot);
+                tree.leaves = take(&mut tree.leaves).into_iter().flat_map(cut).collect();
+            }
+        }
         // The largest is the first.
         let slots = trees[0].slots;
         cpu.for_ranges(trees.len(), 1, |range| {
@@ -205,6 +235,7 @@ impl WeightGradient<'_> {
                     let start = e * element + slots * channels * panel.columns.start;
                     // SAFETY: every element and panel has sums of its own.
                     let sums = unsafe { kept.slice(start..start + slots * channels * panel.width) };
+                    let sums = sums.split_at_mut(channels * panel.width);
                     squares.multiply(layout, &part(index), sums, &part(index + 1));
                 }
             });
@@ -273,13 +304,14 @@ impl WeightGradient<'_> {
         let Layout { channels, ref panels, .. } = *layout;
         let squares = self.squares::<A, M, N>(cpu, layout, leaves);
         let least = layout.tiles.height();
-        let mut height = 4 * least;
+        let mut height = 8 * least;
         while height > least && channels.div_ceil(height) * panels.len() < 4 * cpu.threads() {
             height = (height / 2).max(least);
         }
         let widest = panels.iter().map(|panel| panel.width).max().unwrap_or(0);
         cpu.for_ranges(channels.div_ceil(height) * panels.len(), 1, |range| {
-            let mut own = Buffer::take(N * N * apart(slots * height * widest));
+            let mut lowest = Buffer::take(N * N * apart(height * widest));
+            let mut others = Buffer::take((slots - 1) * height * widest);
             let part = |index: usize, element: usize| {
                 let first = index / panels.len() * height;
                 let rows = first..(first + height).min(channels);
@@ -287,14 +319,14 @@ impl WeightGradient<'_> {
             };
             for index in range {
                 let Part { rows, panel, .. } = part(index, 0);
-                let size = slots * rows.len() * panel.width;
+                let size = rows.len() * panel.width;
                 let element = apart(size);
                 for e in 0..N * N {
-                    let sums = &mut own[e * element..e * element + size];
+                    let sums = (&mut lowest[e * element..][..size], &mut others[..]);
                     let next = if e + 1 < N * N { part(index, e + 1) } else { part(index + 1, 0) };
                     squares.multiply(layout, &part(index, e), sums, &next);
                 }
-                taps::<A, M, N>(cpu, (&own, element), (rows, channels), panel, self.dw);
+                taps::<A, M, N>(cpu, (&lowest, element), (rows, channels), panel, self.dw);
             }
         });
     }
@@ -308,27 +340,37 @@ impl Squares<'_> {
         Some((inputs, self.u.get(part.element * u + self.count * part.panel.columns.start..)?))
     }
 
-    /// Adds a part of the leaves to the sums `[slot][row][panel.width]`. The operands of the next one arrive meanwhile.
-    fn multiply(&self, layout: &Layout, part: &Part, sums: &mut [f32], next: &Part) {
+    /// Adds a part of the leaves to the lowest sum `[row][panel.width]` and the others `[slot - 1][row][panel.width]`. The
+    /// operands of the next one arrive meanwhile.
+    fn multiply(
+        &self,
+        layout: &Layout,
+        part: &Part,
+        (lowest, others): (&mut [f32], &mut [f32]),
+        next: &Part,
+    ) {
         let Part { rows, panel, .. } = part;
-        let slot = rows.len() * panel.width;
-        let used = self.leaves.iter().flat_map(|leaf| leaf.earlier.iter().chain([&leaf.sum]));
-        let slots = used.max().map_or(0, |sum| sum + 1);
-        assert!(slots * slot <= sums.len(), "too few sums");
+        let size = rows.len() * panel.width;
+        let used =
+            self.leaves.iter().flat_map(|leaf| leaf.earlier.iter().chain([&leaf.sum]).chain(&leaf.from));
+        let most = used.max().unwrap_or(&0);
+        assert!(size <= lowest.len() && most * size <= others.len(), "too few sums");
         let (now, next) = (self.operands(part), self.operands(next));
         let (inputs, cotangents) = now.unwrap_or_default();
-        let sums = sums.as_mut_ptr();
+        let (lowest, others) = (lowest.as_mut_ptr(), others.as_mut_ptr());
+        let slot = |sum: usize| if sum == 0 { lowest } else { others.wrapping_add((sum - 1) * size) };
         let mut earlier: Vec<*const f32> = Vec::new();
         for leaf in self.leaves {
             let start = (leaf.rows.start - self.first) * layout.across;
             let terms = leaf.rows.len() * layout.across;
             earlier.clear();
-            earlier.extend(leaf.earlier.iter().map(|sum| sums.wrapping_add(sum * slot).cast_const()));
+            earlier.extend(leaf.earlier.iter().map(|sum| slot(*sum).cast_const()));
             let data = &inputs[start * self.stride..];
             let left = Rows { data, row: 1, term: self.stride, extent: (rows.len(), terms) };
             let right = (&cotangents[start * panel.width..], panel.width);
-            let to = sums.wrapping_add(leaf.sum * slot);
-            let to = Sums { to, stride: panel.width, resume: false, earlier: &earlier };
+            let to = slot(leaf.sum);
+            let from = leaf.from.map(|sum| slot(sum).cast_const());
+            let to = Sums { to, stride: panel.width, from, earlier: &earlier };
             let soon = Soon {
                 left: next.and_then(|(inputs, _)| inputs.get(start * self.stride..)),
                 right: next.and_then(|(_, cotangents)| cotangents.get(start * panel.width..)),
