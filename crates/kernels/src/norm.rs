@@ -8,7 +8,10 @@
 
 mod apply;
 mod channels;
+mod pooled;
 pub mod reference;
+
+pub use pooled::{Pooled, train_backward_pooled, train_forward_pooled};
 
 use crate::Cpu;
 use crate::sums::{Images, channel_dot_sums};
@@ -162,12 +165,34 @@ pub fn train_backward(
     gradients: Gradients,
 ) {
     match mask {
-        Mask::Nothing => channels::backward(cpu, shape, [&[], x], dy, channels, None, apply::All, gradients),
+        Mask::Nothing => {
+            channels::backward(cpu, shape, [&[], x], dy, None, channels, None, apply::All, gradients)
+        }
         Mask::Relu(beta) => {
-            channels::backward(cpu, shape, [&[], x], dy, channels, Some(beta), apply::WhereAffine, gradients);
+            channels::backward(
+                cpu,
+                shape,
+                [&[], x],
+                dy,
+                None,
+                channels,
+                Some(beta),
+                apply::WhereAffine,
+                gradients,
+            );
         }
         Mask::AddRelu(y) => {
-            channels::backward(cpu, shape, [&[], x, y], dy, channels, None, apply::WhereOutput, gradients);
+            channels::backward(
+                cpu,
+                shape,
+                [&[], x, y],
+                dy,
+                None,
+                channels,
+                None,
+                apply::WhereOutput,
+                gradients,
+            );
         }
     }
 }

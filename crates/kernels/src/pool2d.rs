@@ -11,6 +11,7 @@ pub mod reference;
 
 pub use adaptive::{adaptive_average, adaptive_average_backward, window};
 pub use average::{average, average_backward};
+pub(crate) use max::{Max, scatter};
 pub use max::{max, max_backward};
 
 use std::ops::Range;
@@ -68,7 +69,7 @@ impl Pool {
         }
     }
 
-    fn check(&self, input: usize, output: usize) {
+    pub(crate) fn check(&self, input: usize, output: usize) {
         assert_eq!(input, self.planes * self.input[0] * self.input[1], "the input is not {self:?}");
         assert_eq!(output, self.planes * self.output[0] * self.output[1], "the output is not {self:?}");
     }

@@ -63,6 +63,11 @@ impl Pass {
         Pass { recomputing: true, ..self }
     }
 
+    /// Whether it is [recomputing](Pass::recomputing).
+    pub fn is_recomputing(&self) -> bool {
+        self.recomputing
+    }
+
     /// `tensor`, to be computed again by the gradients that read it if the pass is [recomputing](Pass::recomputing).
     pub fn spare(&self, tensor: Tensor) -> Tensor {
         if self.recomputing { tensor.recomputed() } else { tensor }

@@ -36,6 +36,28 @@ impl Tensor {
     }
 }
 
+/// The definition of the value.
+pub(crate) fn forward_relu<F: Real>(eps: f32, x: &[View<F>], y: &mut Output<F>) {
+    forward(eps, x, y);
+    for y in &mut *y.value {
+        *y = if F::zero() > *y { F::zero() } else { *y };
+    }
+}
+
+/// The definition of the gradients.
+pub(crate) fn vjp_relu<F: Real>(saved: &Saved<F>, dy: &[F], dx: &mut [Slot<F>]) {
+    let (x, gamma, beta) = (saved.input(0), saved.input(1), saved.input(2));
+    let (mean, invstd) = (saved.auxiliary(0), saved.auxiliary(2));
+    let shape = known_images(x.shape());
+    let mut z = vec![F::zero(); shape.len()];
+    for c in 0..shape.c {
+        affine(shape, c, x.data(), [mean[c], invstd[c], gamma[c], beta[c]], &mut z);
+    }
+    let dz = |(dy, z): (&F, F)| if z > F::zero() { *dy } else { F::zero() };
+    let dz: Vec<F> = dy.iter().zip(z).map(dz).collect();
+    vjp(saved, &dz, dx);
+}
+
 impl Operator for BatchNorm2dRelu {
     const DOC: Doc = Doc {
         name: "batch_norm2d_relu",
@@ -55,23 +77,11 @@ impl Operator for BatchNorm2dRelu {
     }
 
     fn forward<F: Real>(&self, x: &[View<F>], y: &mut Output<F>) {
-        forward(self.eps, x, y);
-        for y in &mut *y.value {
-            *y = if F::zero() > *y { F::zero() } else { *y };
-        }
+        forward_relu(self.eps, x, y);
     }
 
     fn vjp<F: Real>(&self, saved: &Saved<F>, dy: View<F>, dx: &mut [Slot<F>]) {
-        let (x, gamma, beta) = (saved.input(0), saved.input(1), saved.input(2));
-        let (mean, invstd) = (saved.auxiliary(0), saved.auxiliary(2));
-        let shape = known_images(x.shape());
-        let mut z = vec![F::zero(); shape.len()];
-        for c in 0..shape.c {
-            affine(shape, c, x.data(), [mean[c], invstd[c], gamma[c], beta[c]], &mut z);
-        }
-        let dz = |(dy, z): (&F, F)| if z > F::zero() { *dy } else { F::zero() };
-        let dz: Vec<F> = dy.data().iter().zip(z).map(dz).collect();
-        vjp(saved, &dz, dx);
+        vjp_relu(saved, dy.data(), dx);
     }
 
     fn forward_fast(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>) {

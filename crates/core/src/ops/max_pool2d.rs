@@ -109,15 +109,35 @@ impl Windows {
 }
 
 impl MaxPool2d {
-    fn windows(&self, x: &Shape) -> Result<Windows, ShapeError> {
+    pub(crate) fn windows(&self, x: &Shape) -> Result<Windows, ShapeError> {
         let extents = [self.kernel, self.stride, self.padding, self.dilation];
         Windows::new(Self::DOC.name, x, extents, self.ceil_mode)
     }
 
-    fn known(&self, x: &Shape) -> Windows {
+    pub(crate) fn known(&self, x: &Shape) -> Windows {
         match self.windows(x) {
             Ok(windows) => windows,
             Err(error) => unreachable!("shapes were checked: {error}"),
+        }
+    }
+
+    /// The definition of the gradient.
+    pub(crate) fn spread<F: Real>(&self, shape: &Shape, winner: View<F>, dy: View<F>, dx: &mut [F]) {
+        let g = self.known(shape);
+        let kw = self.kernel.1;
+        dx.fill(F::zero());
+        for plane in 0..g.planes {
+            for i in 0..g.oh {
+                for j in 0..g.ow {
+                    let at = (plane * g.oh + i) * g.ow + j;
+                    let winner = winner[at].value() as usize;
+                    if winner < self.kernel.0 * kw
+                        && let Some(pixel) = g.pixel(plane, [i, j], [winner / kw, winner % kw])
+                    {
+                        dx[pixel] = dx[pixel] + dy[at];
+                    }
+                }
+            }
         }
     }
 }
@@ -169,22 +189,8 @@ impl Operator for MaxPool2d {
     }
 
     fn vjp<F: Real>(&self, saved: &Saved<F>, dy: View<F>, dx: &mut [Slot<F>]) {
-        let Some(dx) = &mut dx[0] else { return };
-        let g = self.known(saved.shape(0));
-        let kw = self.kernel.1;
-        dx.fill(F::zero());
-        for plane in 0..g.planes {
-            for i in 0..g.oh {
-                for j in 0..g.ow {
-                    let at = (plane * g.oh + i) * g.ow + j;
-                    let winner = saved.auxiliary(0)[at].value() as usize;
-                    if winner < self.kernel.0 * kw
-                        && let Some(pixel) = g.pixel(plane, [i, j], [winner / kw, winner % kw])
-                    {
-                        dx[pixel] = dx[pixel] + dy[at];
-                    }
-                }
-            }
+        if let Some(dx) = &mut dx[0] {
+            self.spread(saved.shape(0), saved.auxiliary(0), dy, dx);
         }
     }
 

@@ -11,6 +11,7 @@ mod batch_norm2d;
 mod batch_norm2d_add_relu;
 mod batch_norm2d_eval;
 mod batch_norm2d_relu;
+mod batch_norm2d_relu_max_pool2d;
 mod binary_cross_entropy_with_logits;
 mod clamp;
 mod concat;
@@ -64,6 +65,7 @@ pub use batch_norm2d::{BatchNorm2d, BatchStatistics};
 pub use batch_norm2d_add_relu::BatchNorm2dAddRelu;
 pub use batch_norm2d_eval::BatchNorm2dEval;
 pub use batch_norm2d_relu::BatchNorm2dRelu;
+pub use batch_norm2d_relu_max_pool2d::BatchNorm2dReluMaxPool2d;
 pub use binary_cross_entropy_with_logits::BinaryCrossEntropyWithLogits;
 pub use clamp::Clamp;
 pub use concat::Concat;
@@ -166,6 +168,7 @@ pub static OPERATORS: &[Entry] = &[
     // Normalization.
     Entry::of::<BatchNorm2d>(),
     Entry::of::<BatchNorm2dRelu>(),
+    Entry::of::<BatchNorm2dReluMaxPool2d>(),
     Entry::of::<BatchNorm2dAddRelu>(),
     Entry::of::<BatchNorm2dEval>(),
     Entry::of::<Conv2dBatchNorm2dEval>(),

@@ -7,6 +7,7 @@
 use super::apply::{
     Centred, Constants, Dx, Dz, GRAIN, Moments, Pass, PlaneMap, map_plane, map_plane_and_over, map_plane_over,
 };
+use super::pooled::Unpool;
 use super::{Channels, Cotangent, Gradients, inverse_deviation, scale_and_shift, variance};
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves, tree};
@@ -27,15 +28,15 @@ pub(super) struct Outputs<'a> {
 }
 
 /// The batch, cut for the work on it.
-struct Batch {
-    shape: Images,
+pub(super) struct Batch {
+    pub(super) shape: Images,
     leaves: Vec<BatchLeaf>,
     /// Channels taken together.
-    block: usize,
+    pub(super) block: usize,
 }
 
 impl Batch {
-    fn new(cpu: &Cpu, shape: Images) -> Batch {
+    pub(super) fn new(cpu: &Cpu, shape: Images) -> Batch {
         let leaves = batch_leaves(shape.n, shape.h, shape.w);
         let fair = shape.c.div_ceil(cpu.threads());
         let block = (TOGETHER / shape.plane().max(1)).min(fair).max(1);
@@ -43,7 +44,7 @@ impl Batch {
     }
 
     /// Calls `body` with the channels of each thread.
-    fn for_channels(&self, cpu: &Cpu, body: impl Fn(Range<usize>) + Sync) {
+    pub(super) fn for_channels(&self, cpu: &Cpu, body: impl Fn(Range<usize>) + Sync) {
         let channel = self.shape.n * self.shape.plane();
         cpu.for_ranges(self.shape.c, self.block.max(GRAIN / channel.max(1)), body);
     }
@@ -57,10 +58,11 @@ impl Batch {
         start..start + self.shape.plane()
     }
 
-    /// Sums over each channel of a block, into `sums`; `leaves` is scratch.
+    /// Sums over each channel of a block, into `sums`; `leaves` is scratch. `before` is called with each image and channel
+    /// before these are looked at.
     ///
     /// # Safety
-    /// Nobody writes these channels of `x` meanwhile.
+    /// Nobody but `before` writes these channels of `x` meanwhile.
     #[inline(always)]
     unsafe fn sums<const N: usize, T: Terms<N, 2>>(
         &self,
@@ -68,9 +70,15 @@ impl Batch {
         block: &Range<usize>,
         terms: &[T],
         Scratch { leaves, sums }: &mut Scratch,
+        before: impl Fn(usize, usize),
     ) {
         leaves.clear();
         for leaf in &self.leaves {
+            if leaf.rows.start == 0 {
+                for n in leaf.samples.clone() {
+                    block.clone().for_each(|c| before(n, c));
+                }
+            }
             for (c, terms) in block.clone().zip(terms) {
                 // SAFETY: the caller's promise.
                 leaves.push(unsafe { channel_leaf(x, c, leaf, *terms) });
@@ -87,7 +95,7 @@ impl Batch {
 
 /// Memory of a thread, used again for every block.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     leaves: Vec<[f64; 2]>,
     sums: Vec<[f64; 2]>,
 }
@@ -111,47 +119,74 @@ pub(super) fn forward<const N: usize>(
     let batch = Batch::new(cpu, shape);
     let x = x.map(|x| Planes::of(shape, x));
     let y = SharedMut::new(y);
-    let statistics = [mean, var, invstd].map(SharedMut::new);
+    let statistics = Statistics { gamma, beta, eps, to: [mean, var, invstd].map(SharedMut::new) };
     batch.for_channels(cpu, |channels| {
-        cpu.vectorize(Forward { batch: &batch, channels, x, gamma, beta, eps, map, y, statistics });
+        cpu.vectorize(Forward { batch: &batch, channels, x, statistics: &statistics, map, y });
     });
+}
+
+/// The statistics of channels, and what normalizes by them.
+pub(super) struct Statistics<'a> {
+    pub(super) gamma: &'a [f32],
+    pub(super) beta: &'a [f32],
+    pub(super) eps: f32,
+    /// mean, var, invstd
+    pub(super) to: [SharedMut<'a, f32>; 3],
+}
+
+impl Statistics<'_> {
+    /// Those of a block of channels of `x`: scale and shift of each in `constants`.
+    ///
+    /// # Safety
+    /// Nobody writes these channels of `x` meanwhile, nor touches their statistics.
+    #[inline(always)]
+    pub(super) unsafe fn of_block(
+        &self,
+        batch: &Batch,
+        x: Planes,
+        block: &Range<usize>,
+        (moments, scratch): (&[Moments], &mut Scratch),
+        constants: &mut Vec<[f32; 2]>,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { batch.sums([x], block, moments, scratch, |_, _| ()) };
+        let count = batch.count();
+        constants.clear();
+        for (c, [sum, squares]) in block.clone().zip(&scratch.sums) {
+            let wide = sum / count;
+            let (mean, var) = (wide as f32, variance(*squares, count, wide) as f32);
+            let invstd = inverse_deviation(var, self.eps);
+            for (to, value) in self.to.iter().zip([mean, var, invstd]) {
+                // SAFETY: as above.
+                unsafe { to.write(c, 1, &[value]) };
+            }
+            constants.push(scale_and_shift(mean, invstd, self.gamma[c], self.beta[c]));
+        }
+    }
 }
 
 struct Forward<'a, M, const N: usize> {
     batch: &'a Batch,
     channels: Range<usize>,
     x: [Planes<'a>; N],
-    gamma: &'a [f32],
-    beta: &'a [f32],
-    eps: f32,
+    statistics: &'a Statistics<'a>,
     map: M,
     y: SharedMut<'a, f32>,
-    statistics: [SharedMut<'a, f32>; 3],
 }
 
 impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let (batch, count) = (self.batch, self.batch.count());
+        let batch = self.batch;
         let mut scratch = Scratch::default();
         let mut constants = Vec::new();
         let moments = vec![Moments; batch.block];
         for first in self.channels.clone().step_by(batch.block) {
             let block = first..(first + batch.block).min(self.channels.end);
-            // SAFETY: the inputs are borrowed as slices to read: nobody writes them.
-            unsafe { batch.sums([self.x[0]], &block, &moments, &mut scratch) };
-            constants.clear();
-            for (c, [sum, squares]) in block.clone().zip(&scratch.sums) {
-                let wide = sum / count;
-                let (mean, var) = (wide as f32, variance(*squares, count, wide) as f32);
-                let invstd = inverse_deviation(var, self.eps);
-                for (to, value) in self.statistics.iter().zip([mean, var, invstd]) {
-                    // SAFETY: each channel is in one range only.
-                    unsafe { to.write(c, 1, &[value]) };
-                }
-                constants.push(scale_and_shift(mean, invstd, self.gamma[c], self.beta[c]));
-            }
+            let work = (&moments[..], &mut scratch);
+            // SAFETY: the inputs are borrowed as slices to read: nobody writes them; each channel is in one range only.
+            unsafe { self.statistics.of_block(batch, self.x[0], &block, work, &mut constants) };
             // The last image is the one still in the nearest cache.
             for n in (0..batch.shape.n).rev() {
                 for (c, constants) in block.clone().zip(&constants) {
@@ -173,6 +208,7 @@ pub(super) fn backward<const N: usize, P: Pass<N>>(
     shape: Images,
     x: [&[f32]; N],
     dy: Cotangent,
+    pooled: Option<Unpool>,
     channels: Channels,
     beta: Option<&[f32]>,
     pass: P,
@@ -200,7 +236,7 @@ pub(super) fn backward<const N: usize, P: Pass<N>>(
     let batch = Batch::new(cpu, shape);
     batch.for_channels(cpu, |range| {
         let batch = &batch;
-        cpu.vectorize(Backward { batch, range, values, channels, beta, pass, over, images, vectors });
+        cpu.vectorize(Backward { batch, range, values, pooled, channels, beta, pass, over, images, vectors });
     });
 }
 
@@ -208,6 +244,8 @@ struct Backward<'a, P, const N: usize> {
     batch: &'a Batch,
     range: Range<usize>,
     values: [Planes<'a>; N],
+    /// What makes dy, written over.
+    pooled: Option<Unpool<'a>>,
     channels: Channels<'a>,
     beta: Option<&'a [f32]>,
     pass: P,
@@ -236,9 +274,15 @@ impl<P: Pass<N>, const N: usize> Task for Backward<'_, P, N> {
                 let [scale, shift] = scale_and_shift(mean[c], invstd[c], gamma[c], beta);
                 Centred { pass, mean: mean[c], scale, shift }
             }));
-            // SAFETY: dy is written in this range of channels by this thread alone, and later; the other inputs
+            let spread = |n: usize, c: usize| {
+                if let (Some(pooled), Some(dy)) = (&self.pooled, self.over) {
+                    // SAFETY: this thread alone looks at and writes this plane, and now here alone.
+                    pooled.spread(n * batch.shape.c + c, unsafe { dy.slice(batch.plane(n, c)) });
+                }
+            };
+            // SAFETY: dy is written in this range of channels by this thread alone, before and later; the other inputs
             // are borrowed as slices to read.
-            unsafe { batch.sums(self.values, &block, &terms, &mut scratch) };
+            unsafe { batch.sums(self.values, &block, &terms, &mut scratch, spread) };
             constants.clear();
             for ((c, [s1, s2]), terms) in block.clone().zip(&scratch.sums).zip(&terms) {
                 let r = f64::from(invstd[c]);

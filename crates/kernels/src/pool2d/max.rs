@@ -22,12 +22,13 @@ pub fn max(cpu: &Cpu, pool: &Pool, x: &[f32], y: &mut [f32], winner: &mut [f32])
     });
 }
 
-struct Max<'a> {
-    pool: &'a Pool,
-    x: &'a [f32],
-    first: usize,
-    y: &'a mut [f32],
-    winner: &'a mut [f32],
+/// The same of the planes that `y` is the outputs of, from plane `first` of `x` on.
+pub(crate) struct Max<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) x: &'a [f32],
+    pub(crate) first: usize,
+    pub(crate) y: &'a mut [f32],
+    pub(crate) winner: &'a mut [f32],
 }
 
 impl Task for Max<'_> {
@@ -159,7 +160,8 @@ pub fn max_backward(cpu: &Cpu, pool: &Pool, winner: &[f32], dy: &[f32], dx: &mut
     });
 }
 
-fn scatter(pool: &Pool, winner: &[f32], dy: &[f32], dx: &mut [f32]) {
+/// One plane of it.
+pub(crate) fn scatter(pool: &Pool, winner: &[f32], dy: &[f32], dx: &mut [f32]) {
     let [kh, kw] = pool.kernel;
     let w = pool.input[1];
     // From the first tap of a window to each tap; the first may lie in the padding.

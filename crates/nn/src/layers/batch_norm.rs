@@ -1,5 +1,6 @@
 //! Batch normalization as a layer (Ioffe and Szegedy, ICML 2015).
 
+use super::pool::MaxPool2d;
 use crate::module::Module;
 use crate::pass::Pass;
 use crate::state::{Counter, Parameter, Statistic, Visitor};
@@ -67,6 +68,23 @@ impl BatchNorm2d {
             None => x.batch_norm2d_relu(&weight, &bias, EPS)?,
         };
         self.observe(pass, x, &batch);
+        Ok(y)
+    }
+
+    /// `pool(relu(forward(x)))`: in training by one operator, unless the [`Cpu`] is [unfused](Cpu::unfused), or the pass
+    /// recomputing: the parts let go of `x` before the pooling, and of the pooled gradient before `x` is computed again.
+    ///
+    /// # Errors
+    /// `x` does not fit.
+    pub fn forward_relu_pool(&self, pass: &Pass, x: Tensor, pool: &MaxPool2d) -> Result<Tensor, ShapeError> {
+        if !(pass.is_training() && Cpu::current().fuses()) || pass.is_recomputing() {
+            let y = self.forward_relu(pass, &x, None)?;
+            drop(x);
+            return pool.forward(pass, &y);
+        }
+        let (weight, bias) = (pass.parameter(&self.weight), pass.parameter(&self.bias));
+        let (y, batch) = x.batch_norm2d_relu_max_pool2d(&weight, &bias, EPS, pool.operator().clone())?;
+        self.observe(pass, &x, &batch);
         Ok(y)
     }
 

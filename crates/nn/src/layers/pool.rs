@@ -22,6 +22,11 @@ impl MaxPool2d {
             ceil_mode: false,
         })
     }
+
+    /// What it applies.
+    pub(super) fn operator(&self) -> &Operator {
+        &self.0
+    }
 }
 
 impl Module for MaxPool2d {

@@ -159,12 +159,12 @@ impl ResNet {
         ResNet { recomputing: true, ..self }
     }
 
-    /// `relu(bn1(conv1(x)))`: the largest values of all, from the smallest.
+    /// `maxpool(relu(bn1(conv1(x))))`, between them the largest values of all, from the smallest.
     fn stem(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
         if pass.infers() {
-            return self.conv1.forward_norm(pass, &self.bn1, x, None, true);
+            return self.maxpool.forward(pass, &self.conv1.forward_norm(pass, &self.bn1, x, None, true)?);
         }
-        self.bn1.forward_relu(pass, &pass.spare(self.conv1.forward(pass, x)?), None)
+        self.bn1.forward_relu_pool(pass, pass.spare(self.conv1.forward(pass, x)?), &self.maxpool)
     }
 }
 
@@ -172,7 +172,7 @@ impl Module for ResNet {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
         let pass = &if self.recomputing { pass.clone().recomputing() } else { pass.clone() };
         // Nothing large has a name here: what no gradient reads is freed before the blocks begin.
-        let x = self.maxpool.forward(pass, &self.stem(pass, x)?)?;
+        let x = self.stem(pass, x)?;
         let x = self.layers.iter().try_fold(x, |x, layer| layer.forward(pass, &x))?;
         let x = self.avgpool.forward(pass, &x)?;
         self.fc.forward(pass, &Flatten.forward(pass, &x)?)
