@@ -32,6 +32,10 @@ pub(super) trait Doubles: Copy {
     /// # Safety
     /// The processor has the instruction set.
     unsafe fn mul(self, b: Self) -> Self;
+    /// `self·b + c`, rounded once.
+    /// # Safety
+    /// The processor has the instruction set.
+    unsafe fn fma(self, b: Self, c: Self) -> Self;
 }
 
 /// A register. One exists only where the processor has its instructions.
@@ -82,6 +86,31 @@ impl<D: Doubles> Number for Double<D> {
     }
 }
 
+/// The same of values whose products with the constants of the transforms are exact: those that were f32, and the
+/// constants have few bits. Then to round a product changes nothing, and one instruction multiplies and adds.
+#[derive(Clone, Copy)]
+pub(super) struct Narrow<D>(pub(super) Double<D>);
+
+impl<D: Doubles> Number for Narrow<D> {
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        Narrow(self.0.add(b.0))
+    }
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        Narrow(self.0.sub(b.0))
+    }
+    #[inline(always)]
+    fn times(self, k: f64) -> Self {
+        Narrow(self.0.times(k))
+    }
+    #[inline(always)]
+    fn add_times(self, k: f64, x: Self) -> Self {
+        // SAFETY: a register exists.
+        Narrow(Double(unsafe { D::splat(k).fma(x.0.0, self.0.0) }))
+    }
+}
+
 impl Vector for Plain {
     type Double = [f64; 4];
 }
@@ -114,11 +143,15 @@ impl Doubles for [f64; 4] {
     unsafe fn mul(self, b: Self) -> Self {
         std::array::from_fn(|l| self[l] * b[l])
     }
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        std::array::from_fn(|l| self[l].mul_add(b[l], c[l]))
+    }
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! doubles {
-    ($register:ty: $double:ty, $count:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
+    ($register:ty: $double:ty, $count:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident, |$a:ident, $b:ident, $c:ident| $fma:expr,
      |$from:ident| $widen:expr, |$lanes:ident, $to:ident| $narrow:expr) => {
         impl Vector for $register {
             type Double = $double;
@@ -156,6 +189,12 @@ macro_rules! doubles {
                 // SAFETY: the caller's promise.
                 unsafe { $mul(self, b) }
             }
+            #[inline(always)]
+            unsafe fn fma(self, $b: Self, $c: Self) -> Self {
+                let $a = self;
+                // SAFETY: the caller's promise.
+                unsafe { $fma }
+            }
         }
     };
 }
@@ -165,8 +204,9 @@ mod x86 {
     use super::{Doubles, Vector};
     use std::arch::x86_64::{
         __m256, __m256d, __m512, __m512d, _mm_loadu_ps, _mm_storeu_ps, _mm256_add_pd, _mm256_cvtpd_ps,
-        _mm256_cvtps_pd, _mm256_loadu_ps, _mm256_mul_pd, _mm256_set1_pd, _mm256_storeu_ps, _mm256_sub_pd,
-        _mm512_add_pd, _mm512_cvtpd_ps, _mm512_cvtps_pd, _mm512_mul_pd, _mm512_set1_pd, _mm512_sub_pd,
+        _mm256_cvtps_pd, _mm256_fmadd_pd, _mm256_loadu_ps, _mm256_mul_pd, _mm256_set1_pd, _mm256_storeu_ps,
+        _mm256_sub_pd, _mm512_add_pd, _mm512_cvtpd_ps, _mm512_cvtps_pd, _mm512_fmadd_pd, _mm512_mul_pd,
+        _mm512_set1_pd, _mm512_sub_pd,
     };
     doubles!(
         __m512: __m512d,
@@ -175,6 +215,7 @@ mod x86 {
         _mm512_add_pd,
         _mm512_sub_pd,
         _mm512_mul_pd,
+        |a, b, c| _mm512_fmadd_pd(a, b, c),
         |from| _mm512_cvtps_pd(_mm256_loadu_ps(from)),
         |lanes, to| _mm256_storeu_ps(to, _mm512_cvtpd_ps(lanes))
     );
@@ -185,6 +226,7 @@ mod x86 {
         _mm256_add_pd,
         _mm256_sub_pd,
         _mm256_mul_pd,
+        |a, b, c| _mm256_fmadd_pd(a, b, c),
         |from| _mm256_cvtps_pd(_mm_loadu_ps(from)),
         |lanes, to| _mm_storeu_ps(to, _mm256_cvtpd_ps(lanes))
     );
@@ -194,8 +236,8 @@ mod x86 {
 mod arm {
     use super::{Doubles, Vector};
     use std::arch::aarch64::{
-        float32x4_t, float64x2_t, vaddq_f64, vcvt_f32_f64, vcvt_f64_f32, vdupq_n_f64, vld1_f32, vmulq_f64,
-        vst1_f32, vsubq_f64,
+        float32x4_t, float64x2_t, vaddq_f64, vcvt_f32_f64, vcvt_f64_f32, vdupq_n_f64, vfmaq_f64, vld1_f32,
+        vmulq_f64, vst1_f32, vsubq_f64,
     };
     doubles!(
         float32x4_t: float64x2_t,
@@ -204,6 +246,7 @@ mod arm {
         vaddq_f64,
         vsubq_f64,
         vmulq_f64,
+        |a, b, c| vfmaq_f64(c, a, b),
         |from| vcvt_f64_f32(vld1_f32(from)),
         |lanes, to| vst1_f32(to, vcvt_f32_f64(lanes))
     );

@@ -1,6 +1,6 @@
 //! Filters to transformed filters and back, in f64 and rounded once. Columns of the product lie in the lanes.
 
-use super::doubles::{Double, Doubles, Vector};
+use super::doubles::{Double, Doubles, Narrow, Vector};
 use super::line::Minimal;
 use super::vectors::{Body, dispatch};
 use crate::Cpu;
@@ -123,19 +123,19 @@ impl<A: Minimal<M, N>, const M: usize, const N: usize> Body for Forth<'_, A, M, 
                 // promise.
                 unsafe {
                     let zero = Double::<V::Double>::zero();
-                    let mut columns = [[zero; N]; 3];
+                    let mut columns = [[Narrow(zero); N]; 3];
                     for j in 0..3 {
-                        let mut g = [zero; 3];
+                        let mut g = [Narrow(zero); 3];
                         for i in 0..3 {
                             let tap = if turned { TAPS - 1 - (i * 3 + j) } else { i * 3 + j };
                             let from = from.wrapping_add(tap * width);
                             prefetch(from.wrapping_add(AHEAD * TAPS * width));
-                            g[i] = Double::widen(from);
+                            g[i] = Narrow(Double::widen(from));
                         }
                         columns[j] = A::filter(g);
                     }
                     for i in 0..N {
-                        let row = A::filter([columns[0][i], columns[1][i], columns[2][i]]);
+                        let row = A::filter([columns[0][i].0, columns[1][i].0, columns[2][i].0]);
                         for j in 0..N {
                             row[j].narrow(to);
                             to = to.wrapping_add(element);

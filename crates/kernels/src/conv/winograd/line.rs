@@ -8,6 +8,10 @@ pub(super) trait Number: Copy {
     fn sub(self, b: Self) -> Self;
     /// `k·self`
     fn times(self, k: f64) -> Self;
+    /// `self + k·x`, the product rounded.
+    fn add_times(self, k: f64, x: Self) -> Self {
+        self.add(x.times(k))
+    }
 }
 
 /// What all else is transformed in.
@@ -181,14 +185,13 @@ impl Minimal<4, 6> for F4 {
     }
     #[inline(always)]
     fn filter<W: Number>(g: [W; 3]) -> [W; 6] {
-        let (even_a, odd_a) = (g[0].add(g[2].times(A2)), g[1].times(A));
-        let (even_b, odd_b) = (g[0].add(g[2].times(B2)), g[1].times(B));
+        let (even_a, even_b) = (g[0].add_times(A2, g[2]), g[0].add_times(B2, g[2]));
         [
             g[0].times(OF_ZERO),
-            even_a.add(odd_a).times(OF_A),
-            even_a.sub(odd_a).times(OF_A),
-            even_b.add(odd_b).times(OF_B),
-            even_b.sub(odd_b).times(OF_B),
+            even_a.add_times(A, g[1]).times(OF_A),
+            even_a.add_times(-A, g[1]).times(OF_A),
+            even_b.add_times(B, g[1]).times(OF_B),
+            even_b.add_times(-B, g[1]).times(OF_B),
             g[2],
         ]
     }

@@ -277,7 +277,10 @@ pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
             let (start, positions) =
                 ((n * planes.channels + chunk) * plane + pixels.start * width, pixels.len() * width);
             let to = y.pointer(start..start + (lanes - 1) * plane + positions);
+            // A residual lies as the outputs do, not as the lanes.
+            let in_lanes = finish.filter(|finish| finish.residual.is_none());
             let strip = OutputStrip::<A, M, N> {
+                finish: in_lanes.map(|finish| Constants::of(&finish, chunk..chunk + lanes)),
                 products,
                 from: tile * products.stride + chunk - channels.start,
                 lanes,
@@ -293,7 +296,7 @@ pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
             unsafe {
                 transpose_to(cpu, (positions, lanes), (staged.as_ptr(), CHUNK), (to, plane));
             }
-            if let Some(finish) = finish {
+            if let (Some(finish), None) = (finish, in_lanes) {
                 let channels = chunk..chunk + lanes;
                 cpu.vectorize(FinishLines { finish, channels, y: to, first: start, plane, len: positions });
             }
@@ -301,8 +304,26 @@ pub(super) fn outputs<A: Minimal<M, N>, const M: usize, const N: usize>(
     }
 }
 
+/// How outputs are finished in the lanes.
+struct Constants {
+    scale: [f32; CHUNK],
+    shift: [f32; CHUNK],
+    relu: bool,
+}
+
+impl Constants {
+    /// Those of some channels.
+    fn of(finish: &Finish, channels: Range<usize>) -> Constants {
+        let mut constants = Constants { scale: [0.0; CHUNK], shift: [0.0; CHUNK], relu: finish.relu };
+        constants.scale[..channels.len()].copy_from_slice(&finish.scale[channels.clone()]);
+        constants.shift[..channels.len()].copy_from_slice(&finish.shift[channels]);
+        constants
+    }
+}
+
 /// Some rows of tiles of one image, up to 16 channels.
 struct OutputStrip<'a, A, const M: usize, const N: usize> {
+    finish: Option<Constants>,
     products: &'a Products<'a>,
     /// Where the first tile's first channel lies.
     from: usize,
@@ -319,13 +340,17 @@ struct OutputStrip<'a, A, const M: usize, const N: usize> {
 impl<A: Minimal<M, N>, const M: usize, const N: usize> Body for OutputStrip<'_, A, M, N> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let OutputStrip { products, from, lanes, planes, down, staged, ahead, .. } = self;
+        let OutputStrip { finish, products, from, lanes, planes, down, staged, ahead, .. } = self;
         let ((height, width), across) = (planes.size, planes.tiles.1);
         for sub in 0..lanes.div_ceil(V::COUNT) {
             let from = from + sub * V::COUNT;
             let len = (N * N - 1) * products.element + (down.len() * across - 1) * products.stride + V::COUNT;
             let mut from = products.data[from..from + len].as_ptr();
             let staged = staged[sub * V::COUNT..].as_mut_ptr();
+            let finish = finish.as_ref().map(|finish| {
+                let of = |constants: &[f32; CHUNK]| constants[sub * V::COUNT..][..V::COUNT].as_ptr();
+                (of(&finish.scale), of(&finish.shift), finish.relu)
+            });
             for ti in down.clone() {
                 for tj in 0..across {
                     if sub == 0 {
@@ -349,7 +374,12 @@ impl<A: Minimal<M, N>, const M: usize, const N: usize> Body for OutputStrip<'_, 
                             for j in 0..N {
                                 m[j] = columns[j][i];
                             }
-                            let y = A::output(m);
+                            let mut y = A::output(m);
+                            if let Some((scale, shift, relu)) = finish {
+                                for j in 0..M {
+                                    y[j] = y[j].finish(scale, shift, relu);
+                                }
+                            }
                             let to = staged.add((((ti - down.start) * M + i) * width + tj * M) * CHUNK);
                             for j in 0..M {
                                 if i < rows && j < pixels {

@@ -26,6 +26,18 @@ impl<V: Lanes> Register<V> {
         Register(unsafe { V::load(from) })
     }
 
+    /// `scale·self + shift`, rounded once, then a ReLU if wanted.
+    ///
+    /// # Safety
+    /// `V::COUNT` values can be read at `scale` and `shift`.
+    #[inline(always)]
+    pub(super) unsafe fn finish(self, scale: *const f32, shift: *const f32, relu: bool) -> Self {
+        // SAFETY: the caller's promise; a register exists.
+        let sum = unsafe { self.0.fma(V::load(scale), V::load(shift)) };
+        // SAFETY: a register exists.
+        Register(if relu { unsafe { sum.relu() } } else { sum })
+    }
+
     /// # Safety
     /// `V::COUNT` values can be written at `to`.
     #[inline(always)]
