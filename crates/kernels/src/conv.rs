@@ -10,6 +10,7 @@
 //! | weight gradient | (channel, tap row, tap column) | filters | positions, in leaves of the batch |
 
 mod direct;
+mod interleave;
 mod pack;
 mod planes;
 pub mod reference;
@@ -18,10 +19,11 @@ pub mod winograd;
 
 use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::memory::Kept;
+use crate::memory::{Buffer, Kept};
 use crate::product::{is_sparse, multiply};
 use crate::sums::{self, Images};
 use direct::{Direct, Target};
+use interleave::{Phase, interleave};
 use pack::Weights;
 use planes::{Grid, Patches};
 
@@ -169,13 +171,7 @@ pub fn forward_finished(
             taps: &taps,
         };
         let w = &w[group * filters * channels * taps.len()..];
-        let target = Target {
-            memory: y,
-            channels: (conv.o, group * filters),
-            size: conv.output(),
-            origin: (0, 0),
-            step: (1, 1),
-        };
+        let target = Target { memory: y, channels: (conv.o, group * filters), size: conv.output() };
         let finish = finish.map(|finish| finish.of_group(group * filters..(group + 1) * filters));
         let weights = Weights::Filters { w, terms: channels * taps.len() };
         let direct = Direct { rows: filters, patches, weights, target, finish, sparse };
@@ -194,51 +190,60 @@ pub fn forward_finished(
 pub fn input_gradient(cpu: &Cpu, conv: &Conv, dy: &[f32], w: &[f32], dx: &mut [f32]) {
     conv.check(dx.len(), w.len(), dy.len());
     let conv = conv.flattened();
-    let (channels, filters) = (conv.group_channels(), conv.group_filters());
-    if filters == 0 {
+    if conv.group_filters() == 0 {
         // No terms.
         dx.fill(0.0);
         return;
     }
+    if conv.stride == (1, 1) {
+        let taps = phase_taps(&conv, (0, 0));
+        return phase_gradient(cpu, &conv, (dy, w), &taps, conv.input, SharedMut::new(dx));
+    }
     let residues = (conv.stride.0.min(conv.input.0), conv.stride.1.min(conv.input.1));
+    let pixels = |size: usize, start: usize, stride: usize| size.saturating_sub(start).div_ceil(stride);
     let phases: Vec<_> = (0..residues.0)
         .flat_map(|a| (0..residues.1).map(move |b| (a, b)))
-        .map(|residue| (residue, phase_taps(&conv, residue)))
+        .map(|(a, b)| {
+            let size = (pixels(conv.input.0, a, conv.stride.0), pixels(conv.input.1, b, conv.stride.1));
+            let taps = phase_taps(&conv, (a, b));
+            let values = (!taps.is_empty()).then(|| {
+                let mut values = Buffer::take(conv.n * conv.c * size.0 * size.1);
+                phase_gradient(cpu, &conv, (dy, w), &taps, size, SharedMut::new(&mut values));
+                values
+            });
+            Phase { size, values }
+        })
         .collect();
-    if phases.iter().any(|(_, taps)| taps.is_empty()) {
-        // Pixels between the positions have no term.
-        cpu.for_slices(dx.len(), 1 << 16, &mut [Some(dx)], |_, parts| {
-            parts.iter_mut().flatten().for_each(|part| part.fill(0.0));
-        });
-    }
-    let dx = SharedMut::new(dx);
-    for ((a, b), taps) in phases.iter().filter(|(_, taps)| !taps.is_empty()) {
-        let pixels = |size: usize, start: usize, stride: usize| size.saturating_sub(start).div_ceil(stride);
-        let size = (pixels(conv.input.0, *a, conv.stride.0), pixels(conv.input.1, *b, conv.stride.1));
-        let grid = Grid { n: conv.n, size, step: (1, 1) };
-        for_groups(cpu, conv.groups, |group| {
-            let patches = Patches {
-                images: dy,
-                channels: (conv.o, group * filters),
-                chosen: filters,
-                size: conv.output(),
-                grid,
-                taps,
-            };
-            let w = &w[group * filters * channels * conv.taps()..];
-            let target = Target {
-                memory: dx,
-                channels: (conv.c, group * channels),
-                size: conv.input,
-                origin: (*a, *b),
-                step: conv.stride,
-            };
-            let weights = Weights::Channels { w, taps: conv.taps() };
-            // Zeros are not looked for: the gradient of a batch norm has none.
-            let direct = Direct { rows: channels, patches, weights, target, finish: None, sparse: false };
-            multiply(cpu, &direct, None);
-        });
-    }
+    interleave(cpu, (conv.n * conv.c, conv.input), conv.stride, &phases, dx);
+}
+
+/// The gradient of the pixels of one residue, images of `size`, from the taps that they meet.
+fn phase_gradient(
+    cpu: &Cpu,
+    conv: &Conv,
+    (dy, w): (&[f32], &[f32]),
+    taps: &[Tap],
+    size: (usize, usize),
+    dx: SharedMut<f32>,
+) {
+    let (channels, filters) = (conv.group_channels(), conv.group_filters());
+    let grid = Grid { n: conv.n, size, step: (1, 1) };
+    for_groups(cpu, conv.groups, |group| {
+        let patches = Patches {
+            images: dy,
+            channels: (conv.o, group * filters),
+            chosen: filters,
+            size: conv.output(),
+            grid,
+            taps,
+        };
+        let w = &w[group * filters * channels * conv.taps()..];
+        let target = Target { memory: dx, channels: (conv.c, group * channels), size };
+        let weights = Weights::Channels { w, taps: conv.taps() };
+        // Zeros are not looked for: the gradient of a batch norm has none.
+        let direct = Direct { rows: channels, patches, weights, target, finish: None, sparse: false };
+        multiply(cpu, &direct, None);
+    });
 }
 
 /// Calls `body` for every group; threads share the groups where there are enough.

@@ -33,14 +33,12 @@ pub(super) struct Direct<'a> {
     pub(super) sparse: bool,
 }
 
-/// Where the outputs go: pixels `origin + step·(i, j)` of images `[n, channels, size]`.
+/// Where the outputs go: images `[n, channels, size]`, a pixel a position.
 pub(super) struct Target<'a> {
     pub(super) memory: SharedMut<'a, f32>,
     /// All channels of an image, and the first that is written.
     pub(super) channels: (usize, usize),
     pub(super) size: (usize, usize),
-    pub(super) origin: (usize, usize),
-    pub(super) step: (usize, usize),
 }
 
 /// The panels of a group, and the pixels they need.
@@ -68,18 +66,16 @@ impl Direct<'_> {
         self.patches.taps
     }
 
-    /// The positions as outputs: where every pixel is one, those of an image follow each other.
+    /// The positions as outputs: those of an image follow each other.
     fn outputs(&self) -> Grid {
-        let (Target { size, step, .. }, grid) = (&self.target, self.patches.grid);
-        let long = *step == (1, 1) && grid.size == *size;
-        Grid { size: if long { (1, size.0 * size.1) } else { grid.size }, ..grid }
+        let Target { size, .. } = self.target;
+        Grid { size: (1, size.0 * size.1), ..self.patches.grid }
     }
 
     /// Where the first output of a run of [`Direct::outputs`] lies, of one row.
     fn first(&self, run: &Run, row: usize) -> usize {
-        let Target { channels, size, origin, step, .. } = self.target;
-        let pixel = (origin.0 + run.i * step.0) * size.1 + origin.1 + run.j * step.1;
-        (run.n * channels.0 + channels.1 + row) * size.0 * size.1 + pixel
+        let Target { channels, size, .. } = self.target;
+        (run.n * channels.0 + channels.1 + row) * size.0 * size.1 + run.j
     }
 }
 
@@ -229,9 +225,9 @@ impl Product for Direct<'_> {
     }
 
     fn place(&self, panel: &Panel) -> Option<usize> {
-        let Target { channels, size, step, .. } = self.target;
+        let Target { channels, size, .. } = self.target;
         let plane = size.0 * size.1;
-        let (image, first) = panel.within(plane).filter(|_| step == (1, 1))?;
+        let (image, first) = panel.within(plane)?;
         Some((image * channels.0 + channels.1) * plane + first)
     }
 
@@ -252,13 +248,13 @@ impl Product for Direct<'_> {
     }
 
     fn touched(&self, columns: Range<usize>, rows: Range<usize>, lines: &mut Vec<*const f32>) {
-        let Target { memory, step, .. } = self.target;
+        let Target { memory, .. } = self.target;
         let start = memory.pointer(0..0).cast_const();
         let residual = self.finish.and_then(|finish| finish.residual).map(<[f32]>::as_ptr);
         for run in self.outputs().runs(columns) {
             for row in rows.clone() {
                 let first = self.first(&run, row);
-                for at in (first..first + run.len * step.1).step_by(LINE) {
+                for at in (first..first + run.len).step_by(LINE) {
                     lines.push(start.wrapping_add(at));
                     lines.extend(residual.map(|residual| residual.wrapping_add(at)));
                 }
@@ -267,21 +263,20 @@ impl Product for Direct<'_> {
     }
 
     fn store(&self, cpu: &Cpu, panel: &Panel, rows: Range<usize>, tile: &[f32]) {
-        let Target { memory, size, step, .. } = self.target;
+        let Target { memory, size, .. } = self.target;
         let plane = size.0 * size.1;
         for run in self.outputs().runs(panel.columns.clone()) {
             let first = self.first(&run, rows.start);
-            let last = (rows.len() - 1) * plane + (run.len - 1) * step.1;
+            let len = (rows.len() - 1) * plane + run.len;
             let lines = Lines {
                 from: &tile[run.at..],
                 width: panel.width,
                 rows: rows.clone(),
                 len: run.len,
                 first,
-                // Tiles of one product do not overlap, and products of one call write other channels or other residues
-                // of the stride.
-                to: memory.pointer(first..first + last + 1),
-                step: (plane, step.1),
+                // Tiles of one product do not overlap, and products of one call write other channels.
+                to: memory.pointer(first..first + len),
+                step: plane,
                 finish: self.finish,
             };
             cpu.vectorize(lines);
@@ -299,9 +294,8 @@ struct Lines<'a> {
     /// Where the first sum goes, in the output and in memory.
     first: usize,
     to: *mut f32,
-    /// From one row, and from one sum, to the next.
-    step: (usize, usize),
-    /// For sums one after the other.
+    /// From one row to the next.
+    step: usize,
     finish: Option<super::Finish<'a>>,
 }
 
@@ -312,15 +306,8 @@ impl Task for Lines<'_> {
         let Lines { from, width, rows, len, first, to, step, finish } = self;
         for (index, row) in rows.enumerate() {
             let line = &from[index * width..][..len];
-            let at = index * step.0;
-            if step.1 > 1 {
-                for (k, value) in line.iter().enumerate() {
-                    // SAFETY: measured where this was made, and nobody else's.
-                    unsafe { *to.add(at + k * step.1) = *value };
-                }
-                continue;
-            }
-            // SAFETY: as above.
+            let at = index * step;
+            // SAFETY: measured where this was made, and nobody else's.
             let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), len) };
             match finish {
                 Some(finish) => finish.line(row, first + at, Some(line), to),

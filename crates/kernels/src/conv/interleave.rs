@@ -1,0 +1,93 @@
+//! Images put together from their pixels of each residue to a stride.
+//!
+//! The pixels of a residue are computed as images of their own, one after the other in memory, and every line of the
+//! whole is then written once: to write every second value in place would fetch and store each line twice, a value at a
+//! time.
+
+use crate::cpu::SharedMut;
+use crate::memory::Buffer;
+use crate::{Cpu, Task};
+
+/// The pixels a thread takes at least.
+const GRAIN: usize = 1 << 14;
+
+/// The pixels of one residue of all planes, planes of `size`; none if they are 0.
+pub(super) struct Phase {
+    pub(super) size: (usize, usize),
+    pub(super) values: Option<Buffer>,
+}
+
+/// Writes `planes` planes of `size`: pixel (h, v) is that of phase (h mod stride, v mod stride), phases in rows.
+pub(super) fn interleave(
+    cpu: &Cpu,
+    (planes, (height, width)): (usize, (usize, usize)),
+    stride: (usize, usize),
+    phases: &[Phase],
+    out: &mut [f32],
+) {
+    let (across, plane) = (stride.1.min(width), height * width);
+    if out.is_empty() {
+        return;
+    }
+    let widest = phases.iter().map(|phase| phase.size.1).max().unwrap_or(0);
+    let zeros = vec![0.0; widest];
+    let out = SharedMut::new(out);
+    cpu.for_ranges(planes, GRAIN.div_ceil(plane), |range| {
+        for index in range {
+            // SAFETY: each plane is in one range only.
+            let out = unsafe { out.slice(index * plane..(index + 1) * plane) };
+            cpu.vectorize(Plane { index, width, down: stride.0, across, phases, zeros: &zeros, out });
+        }
+    });
+}
+
+struct Plane<'a> {
+    index: usize,
+    width: usize,
+    /// Residues of rows, and of columns.
+    down: usize,
+    across: usize,
+    phases: &'a [Phase],
+    zeros: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Plane<'_> {
+    /// What row `i` of a phase is.
+    #[inline(always)]
+    fn row(&self, phase: usize, i: usize) -> &[f32] {
+        let Phase { size: (height, width), values } = &self.phases[phase];
+        match values {
+            Some(values) => &values[(self.index * height + i) * width..][..*width],
+            None => &self.zeros[..*width],
+        }
+    }
+}
+
+impl Task for Plane<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(mut self) {
+        let (across, down) = (self.across, self.down);
+        let out = std::mem::take(&mut self.out);
+        for (h, row) in out.chunks_exact_mut(self.width).enumerate() {
+            let (first, i) = (h % down * across, h / down);
+            if across == 2 {
+                let (even, odd) = (self.row(first, i), self.row(first + 1, i));
+                let (pairs, last) = row.as_chunks_mut::<2>();
+                let even = &even[..pairs.len() + last.len()];
+                let odd = &odd[..pairs.len()];
+                for k in 0..pairs.len() {
+                    pairs[k] = [even[k], odd[k]];
+                }
+                last.copy_from_slice(&even[pairs.len()..]);
+            } else {
+                for b in 0..across {
+                    for (to, from) in row[b..].iter_mut().step_by(across).zip(self.row(first + b, i)) {
+                        *to = *from;
+                    }
+                }
+            }
+        }
+    }
+}
