@@ -179,20 +179,28 @@ pub(crate) fn forward_fast(cpu: &Cpu, eps: f32, then: Then, x: &[View<f32>], y: 
 
 /// The kernel of `vjp`, and of what comes before.
 pub(crate) fn vjp_fast(cpu: &Cpu, saved: &Saved<f32>, mask: Mask, dy: Cotangent, dx: &mut [Slot<f32>]) {
-    let channels = Channels {
+    let (x, shape) = (saved.input(0).data(), known_images(saved.shape(0)));
+    norm::train_backward(cpu, shape, x, dy, channels(saved), mask, gradients(dx));
+}
+
+/// What the kernels of the gradients need of the channels.
+pub(crate) fn channels<'a>(saved: &Saved<'a, f32>) -> Channels<'a> {
+    Channels {
         mean: saved.auxiliary(0).data(),
         invstd: saved.auxiliary(2).data(),
         gamma: saved.input(1).data(),
-    };
+    }
+}
+
+/// Where they write.
+pub(crate) fn gradients<'a>(dx: &'a mut [Slot<f32>]) -> Gradients<'a> {
     let [dx, dgamma, dbeta, rest @ ..] = dx else { unreachable!("three inputs at least") };
-    let gradients = Gradients {
+    Gradients {
         dx: dx.as_deref_mut(),
         dresidual: rest.first_mut().and_then(Option::as_deref_mut),
         dgamma: dgamma.as_deref_mut(),
         dbeta: dbeta.as_deref_mut(),
-    };
-    let shape = known_images(saved.shape(0));
-    norm::train_backward(cpu, shape, saved.input(0).data(), dy, channels, mask, gradients);
+    }
 }
 
 /// Why no fused or unfused form is exported.

@@ -1,7 +1,7 @@
 //! `batch_norm2d_relu_max_pool2d`: batch normalization in training, a ReLU and max pooling, in one pass over memory: the
 //! stem of a residual network (He et al., CVPR 2016).
 
-use super::batch_norm2d::{BatchStatistics, known_images, shapes, unsupported};
+use super::batch_norm2d::{BatchStatistics, channels, gradients, known_images, shapes, unsupported};
 use super::batch_norm2d_relu::{forward_relu, vjp_relu};
 use super::max_pool2d::MaxPool2d;
 use crate::case::{Case, Input};
@@ -12,7 +12,7 @@ use crate::shape::{Shape, ShapeError};
 use crate::tensor::{Tensor, apply_with_auxiliaries};
 use crate::window::arity;
 use kinone_kernels::Cpu;
-use kinone_kernels::norm::{self, Channels, Gradients, Pooled};
+use kinone_kernels::norm::{self, Pooled};
 
 /// `max_pool2d(relu(batch_norm2d(x, gamma, beta)))`
 #[derive(Clone, Debug, PartialEq)]
@@ -82,41 +82,18 @@ impl Operator for BatchNorm2dReluMaxPool2d {
 
     fn forward_fast(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>) {
         let [mean, var, invstd, winner] = &mut y.auxiliaries[..] else { unreachable!("four auxiliaries") };
-        let pool = &self.pool.known(x[0].shape()).kernel();
+        let (shape, pool) = (known_images(x[0].shape()), self.pool.known(x[0].shape()).kernel());
         let parameters = (x[1].data(), x[2].data(), self.eps);
-        let to = Pooled { pool, y: y.value, winner };
-        norm::train_forward_pooled(
-            cpu,
-            known_images(x[0].shape()),
-            x[0].data(),
-            parameters,
-            to,
-            [mean, var, invstd],
-        );
+        let to = Pooled { pool: &pool, y: y.value, winner };
+        norm::train_forward_pooled(cpu, shape, x[0].data(), parameters, to, [mean, var, invstd]);
     }
 
     fn vjp_fast(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
-        let (x, gamma, beta) = (saved.input(0), saved.input(1), saved.input(2));
-        let (mean, invstd, winner) = (saved.auxiliary(0), saved.auxiliary(2), saved.auxiliary(3));
-        let channels = Channels { mean: mean.data(), invstd: invstd.data(), gamma: gamma.data() };
-        let [dx, dgamma, dbeta] = dx else { unreachable!("three inputs") };
-        let gradients = Gradients {
-            dx: dx.as_deref_mut(),
-            dresidual: None,
-            dgamma: dgamma.as_deref_mut(),
-            dbeta: dbeta.as_deref_mut(),
-        };
-        let pool = &self.pool.known(x.shape()).kernel();
-        let from = (pool, winner.data(), dy.data());
-        norm::train_backward_pooled(
-            cpu,
-            known_images(x.shape()),
-            x.data(),
-            from,
-            channels,
-            beta.data(),
-            gradients,
-        );
+        let (x, beta, winner) = (saved.input(0), saved.input(2), saved.auxiliary(3));
+        let (shape, pool) = (known_images(x.shape()), self.pool.known(x.shape()).kernel());
+        let from = (&pool, winner.data(), dy.data());
+        let (channels, gradients) = (channels(saved), gradients(dx));
+        norm::train_backward_pooled(cpu, shape, x.data(), from, channels, beta.data(), gradients);
     }
 
     fn onnx(&self, _graph: &mut Fragment, _x: &[Value]) -> Result<String, Unsupported> {
