@@ -11,7 +11,7 @@ mod channels;
 mod pooled;
 pub mod reference;
 
-pub use pooled::{Pooled, train_backward_pooled, train_forward_pooled};
+pub use pooled::{Pooled, Unpool, train_backward_pooled, train_forward_pooled};
 
 use crate::Cpu;
 use crate::sums::{Images, channel_dot_sums};
@@ -57,6 +57,8 @@ pub enum Cotangent<'a> {
     Kept(&'a [f32]),
     /// To be read and written over: with the gradient of the residual if there is one, otherwise with that of x.
     Spent(&'a mut [f32]),
+    /// To be made of what was pooled, and then as if spent.
+    Pooled(Unpool<'a>, &'a mut [f32]),
 }
 
 /// Where the gradients go; those that nobody wants are absent, and so is what a [`Cotangent`] takes.
@@ -165,34 +167,12 @@ pub fn train_backward(
     gradients: Gradients,
 ) {
     match mask {
-        Mask::Nothing => {
-            channels::backward(cpu, shape, [&[], x], dy, None, channels, None, apply::All, gradients)
-        }
+        Mask::Nothing => channels::backward(cpu, shape, [&[], x], dy, channels, None, apply::All, gradients),
         Mask::Relu(beta) => {
-            channels::backward(
-                cpu,
-                shape,
-                [&[], x],
-                dy,
-                None,
-                channels,
-                Some(beta),
-                apply::WhereAffine,
-                gradients,
-            );
+            channels::backward(cpu, shape, [&[], x], dy, channels, Some(beta), apply::WhereAffine, gradients);
         }
         Mask::AddRelu(y) => {
-            channels::backward(
-                cpu,
-                shape,
-                [&[], x, y],
-                dy,
-                None,
-                channels,
-                None,
-                apply::WhereOutput,
-                gradients,
-            );
+            channels::backward(cpu, shape, [&[], x, y], dy, channels, None, apply::WhereOutput, gradients);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::shape::{Shape, ShapeError};
 use crate::tensor::{Tensor, apply_with_auxiliaries};
 use crate::window::arity;
 use kinone_kernels::Cpu;
-use kinone_kernels::norm::{self, Pooled};
+use kinone_kernels::norm::{self, Pooled, Unpool};
 
 /// `max_pool2d(relu(batch_norm2d(x, gamma, beta)))`
 #[derive(Clone, Debug, PartialEq)]
@@ -91,7 +91,7 @@ impl Operator for BatchNorm2dReluMaxPool2d {
     fn vjp_fast(&self, cpu: &Cpu, saved: &Saved<f32>, dy: View<f32>, dx: &mut [Slot<f32>]) {
         let (x, beta, winner) = (saved.input(0), saved.input(2), saved.auxiliary(3));
         let (shape, pool) = (known_images(x.shape()), self.pool.known(x.shape()).kernel());
-        let from = (&pool, winner.data(), dy.data());
+        let from = Unpool { pool: &pool, winner: winner.data(), dy: dy.data() };
         let (channels, gradients) = (channels(saved), gradients(dx));
         norm::train_backward_pooled(cpu, shape, x.data(), from, channels, beta.data(), gradients);
     }

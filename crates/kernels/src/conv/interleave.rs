@@ -52,28 +52,23 @@ struct Plane<'a> {
     out: &'a mut [f32],
 }
 
-impl Plane<'_> {
-    /// What row `i` of a phase is.
-    #[inline(always)]
-    fn row(&self, phase: usize, i: usize) -> &[f32] {
-        let Phase { size: (height, width), values } = &self.phases[phase];
-        match values {
-            Some(values) => &values[(self.index * height + i) * width..][..*width],
-            None => &self.zeros[..*width],
-        }
-    }
-}
-
 impl Task for Plane<'_> {
     type Output = ();
     #[inline(always)]
-    fn run(mut self) {
-        let (across, down) = (self.across, self.down);
-        let out = std::mem::take(&mut self.out);
-        for (h, row) in out.chunks_exact_mut(self.width).enumerate() {
+    fn run(self) {
+        let Plane { index, width, down, across, phases, zeros, out } = self;
+        // What row `i` of a phase is.
+        let part = |phase: usize, i: usize| {
+            let Phase { size: (height, width), values } = &phases[phase];
+            match values {
+                Some(values) => &values[(index * height + i) * width..][..*width],
+                None => &zeros[..*width],
+            }
+        };
+        for (h, row) in out.chunks_exact_mut(width).enumerate() {
             let (first, i) = (h % down * across, h / down);
             if across == 2 {
-                let (even, odd) = (self.row(first, i), self.row(first + 1, i));
+                let (even, odd) = (part(first, i), part(first + 1, i));
                 let (pairs, last) = row.as_chunks_mut::<2>();
                 let even = &even[..pairs.len() + last.len()];
                 let odd = &odd[..pairs.len()];
@@ -83,7 +78,7 @@ impl Task for Plane<'_> {
                 last.copy_from_slice(&even[pairs.len()..]);
             } else {
                 for b in 0..across {
-                    for (to, from) in row[b..].iter_mut().step_by(across).zip(self.row(first + b, i)) {
+                    for (to, from) in row[b..].iter_mut().step_by(across).zip(part(first + b, i)) {
                         *to = *from;
                     }
                 }

@@ -145,11 +145,12 @@ impl Statistics<'_> {
         batch: &Batch,
         x: Planes,
         block: &Range<usize>,
-        (moments, scratch): (&[Moments], &mut Scratch),
+        scratch: &mut Scratch,
         constants: &mut Vec<[f32; 2]>,
     ) {
+        let moments = vec![Moments; block.len()];
         // SAFETY: the caller's promise.
-        unsafe { batch.sums([x], block, moments, scratch, |_, _| ()) };
+        unsafe { batch.sums([x], block, &moments, scratch, |_, _| ()) };
         let count = batch.count();
         constants.clear();
         for (c, [sum, squares]) in block.clone().zip(&scratch.sums) {
@@ -181,12 +182,10 @@ impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
         let batch = self.batch;
         let mut scratch = Scratch::default();
         let mut constants = Vec::new();
-        let moments = vec![Moments; batch.block];
         for first in self.channels.clone().step_by(batch.block) {
             let block = first..(first + batch.block).min(self.channels.end);
-            let work = (&moments[..], &mut scratch);
             // SAFETY: the inputs are borrowed as slices to read: nobody writes them; each channel is in one range only.
-            unsafe { self.statistics.of_block(batch, self.x[0], &block, work, &mut constants) };
+            unsafe { self.statistics.of_block(batch, self.x[0], &block, &mut scratch, &mut constants) };
             // The last image is the one still in the nearest cache.
             for n in (0..batch.shape.n).rev() {
                 for (c, constants) in block.clone().zip(&constants) {
@@ -208,7 +207,6 @@ pub(super) fn backward<const N: usize, P: Pass<N>>(
     shape: Images,
     x: [&[f32]; N],
     dy: Cotangent,
-    pooled: Option<Unpool>,
     channels: Channels,
     beta: Option<&[f32]>,
     pass: P,
@@ -219,15 +217,20 @@ pub(super) fn backward<const N: usize, P: Pass<N>>(
     gradients.check(shape);
     let Gradients { dx, dresidual, dgamma, dbeta } = gradients;
     let images = [dx, dresidual].map(|to| to.map(SharedMut::new));
-    let (dy, over) = match dy {
-        Cotangent::Kept(dy) => (Planes::of(shape, dy), None),
-        Cotangent::Spent(dy) => {
-            assert!(images[usize::from(P::RESIDUAL)].is_none(), "a gradient with two places");
-            assert_eq!(dy.len(), shape.len(), "the cotangent is not {shape:?}");
-            let dy = SharedMut::new(dy);
-            (Planes::of_shared(shape, dy), Some(dy))
-        }
+    let (kept, over, pooled): (&[f32], _, _) = match dy {
+        Cotangent::Kept(dy) => (dy, None, None),
+        Cotangent::Spent(over) => (&[], Some(over), None),
+        Cotangent::Pooled(pooled, over) => (&[], Some(over), Some(pooled)),
     };
+    if let Some(pooled) = &pooled {
+        pooled.check(shape);
+    }
+    let over = over.map(|over| {
+        assert!(images[usize::from(P::RESIDUAL)].is_none(), "a gradient with two places");
+        assert_eq!(over.len(), shape.len(), "the cotangent is not {shape:?}");
+        SharedMut::new(over)
+    });
+    let dy = over.map_or_else(|| Planes::of(shape, kept), |over| Planes::of_shared(shape, over));
     let mut values = [dy; N];
     for i in 1..N {
         values[i] = Planes::of(shape, x[i]);

@@ -3,9 +3,9 @@
 //! What is normalized is larger than what enters and leaves: it is pooled plane by plane while it is in the nearest
 //! cache, and never stored. Backward, the gradient of the pooled is spread over a plane before its sums are taken.
 
-use super::apply::{AffineRelu, Moments, WhereAffine, map_plane};
-use super::channels::{Batch, Scratch, Statistics, backward};
-use super::{Channels, Cotangent, Gradients};
+use super::apply::{AffineRelu, map_plane};
+use super::channels::{Batch, Scratch, Statistics};
+use super::{Channels, Cotangent, Gradients, Mask, train_backward};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
 use crate::pool2d::{Max, Pool, scatter};
@@ -71,14 +71,12 @@ impl Task for Forward<'_> {
         let Forward { batch, channels, x, statistics, pool, y, winner } = self;
         let mut scratch = Scratch::default();
         let mut constants = Vec::new();
-        let moments = vec![Moments; batch.block];
         let mut normalized = Buffer::take(batch.shape.plane());
         let outputs = pool.output[0] * pool.output[1];
         for first in channels.clone().step_by(batch.block) {
             let block = first..(first + batch.block).min(channels.end);
-            let work = (&moments[..], &mut scratch);
             // SAFETY: x is borrowed as a slice to read: nobody writes it; each channel is in one range only.
-            unsafe { statistics.of_block(batch, x, &block, work, &mut constants) };
+            unsafe { statistics.of_block(batch, x, &block, &mut scratch, &mut constants) };
             if outputs == 0 {
                 continue;
             }
@@ -100,14 +98,25 @@ impl Task for Forward<'_> {
 }
 
 /// The gradient of what was pooled, and the taps that won.
-#[derive(Clone, Copy)]
-pub(super) struct Unpool<'a> {
-    pool: &'a Pool,
-    winner: &'a [f32],
-    dy: &'a [f32],
+#[derive(Clone, Copy, Debug)]
+pub struct Unpool<'a> {
+    /// The windows.
+    pub pool: &'a Pool,
+    /// The taps.
+    pub winner: &'a [f32],
+    /// The gradient.
+    pub dy: &'a [f32],
 }
 
 impl Unpool<'_> {
+    /// # Panics
+    /// When a slice does not have the length of its shape.
+    pub(super) fn check(&self, shape: Images) {
+        check(self.pool, shape);
+        self.pool.check(shape.len(), self.dy.len());
+        assert_eq!(self.winner.len(), self.dy.len(), "one winner an output");
+    }
+
     /// Writes the gradient of a plane before the pooling.
     pub(super) fn spread(&self, plane: usize, to: &mut [f32]) {
         let outputs = self.pool.output[0] * self.pool.output[1];
@@ -116,7 +125,7 @@ impl Unpool<'_> {
     }
 }
 
-/// [`crate::pool2d::max_backward`], then [`train_backward`](super::train_backward) of a ReLU: the gradients of x, gamma
+/// [`crate::pool2d::max_backward`], then [`train_backward`] of a ReLU: the gradients of x, gamma
 /// and beta.
 ///
 /// # Panics
@@ -126,27 +135,14 @@ pub fn train_backward_pooled(
     cpu: &Cpu,
     shape: Images,
     x: &[f32],
-    (pool, winner, dy): (&Pool, &[f32], &[f32]),
+    pooled: Unpool,
     channels: Channels,
     beta: &[f32],
     mut gradients: Gradients,
 ) {
-    check(pool, shape);
-    pool.check(x.len(), dy.len());
-    assert_eq!(winner.len(), dy.len(), "one winner an output");
     assert!(gradients.dresidual.is_none(), "no residual has a gradient here");
     let mut own = Buffer::take(if gradients.dx.is_some() { 0 } else { shape.len() });
     let dx = gradients.dx.take().unwrap_or(&mut own);
-    let pooled = Some(Unpool { pool, winner, dy });
-    backward(
-        cpu,
-        shape,
-        [&[], x],
-        Cotangent::Spent(dx),
-        pooled,
-        channels,
-        Some(beta),
-        WhereAffine,
-        gradients,
-    );
+    let dy = Cotangent::Pooled(pooled, dx);
+    train_backward(cpu, shape, x, dy, channels, Mask::Relu(beta), gradients);
 }

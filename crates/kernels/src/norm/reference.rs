@@ -2,7 +2,8 @@
 //!
 //! Lower-case names of one value: `m = n·h·w`, `f64(·)` is exact, `f32(·)` rounds once.
 
-use super::{Channels, Cotangent, Gradients, Mask, Then, inverse_deviation, variance};
+use super::{Channels, Cotangent, Gradients, Mask, Then, Unpool, inverse_deviation, variance};
+use crate::pool2d::reference::max_backward;
 use crate::sums::{Images, reference::channel_sum};
 
 /// The flat index of a position of a channel of an image.
@@ -107,12 +108,16 @@ pub fn train_backward(
     gradients: Gradients,
 ) {
     let Gradients { mut dx, mut dresidual, mut dgamma, mut dbeta } = gradients;
-    let mut dz = match &dy {
-        Cotangent::Kept(dy) => dy.to_vec(),
-        Cotangent::Spent(dy) => dy.to_vec(),
+    let (mut dz, over) = match dy {
+        Cotangent::Kept(dy) => (dy.to_vec(), None),
+        Cotangent::Spent(dy) => (dy.to_vec(), Some(dy)),
+        Cotangent::Pooled(Unpool { pool, winner, dy }, over) => {
+            max_backward(pool, winner, dy, over);
+            (over.to_vec(), Some(over))
+        }
     };
-    if let Cotangent::Spent(dy) = dy {
-        *(if matches!(mask, Mask::AddRelu(_)) { &mut dresidual } else { &mut dx }) = Some(dy);
+    if over.is_some() {
+        *(if matches!(mask, Mask::AddRelu(_)) { &mut dresidual } else { &mut dx }) = over;
     }
     let y = match mask {
         Mask::Nothing => None,

@@ -70,11 +70,11 @@ impl Tiles {
         columns.div_ceil(self.0.lanes)
     }
 
-    /// `out[i][j] = Σ_k left(i, k)·right[k][j]` over ascending k, from +0 or from what is there, for all rows and the
-    /// `width` columns of a panel; then the sums of earlier leaves are added.
+    /// `out[i][j] = Σ_k left(i, k)·right[k][j]` over ascending k, from +0 or from what `sums` names, for all rows and
+    /// the `width` columns of a panel; then the sums of earlier leaves are added.
     ///
     /// # Safety
-    /// The rows of the outputs, and those of the earlier sums, can be written and read for `width` values each, and
+    /// The rows of the outputs, and those of the sums they begin with and of the earlier ones, can be written and read for `width` values each, and
     /// no one else touches them meanwhile.
     ///
     /// # Panics

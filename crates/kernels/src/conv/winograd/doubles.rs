@@ -151,7 +151,8 @@ impl Doubles for [f64; 4] {
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! doubles {
-    ($register:ty: $double:ty, $count:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident, |$a:ident, $b:ident, $c:ident| $fma:expr,
+    ($register:ty: $double:ty, $count:literal, $splat:ident, $add:ident, $sub:ident, $mul:ident,
+     |$a:ident, $b:ident, $c:ident| $fma:expr,
      |$from:ident| $widen:expr, |$lanes:ident, $to:ident| $narrow:expr) => {
         impl Vector for $register {
             type Double = $double;

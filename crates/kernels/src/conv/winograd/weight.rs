@@ -46,11 +46,11 @@ struct Leaf {
 impl Leaf {
     /// In parts of at most so many rows, as even as they can be: the sum of all but the last is `part_sum`.
     fn cut(self, rows: usize, part_sum: usize) -> impl Iterator<Item = Leaf> {
-        let Leaf { rows: all, sum, from, mut earlier } = self;
+        let Leaf { rows: all, sum, mut earlier, .. } = self;
         let parts = all.len().div_ceil(rows).max(1);
         (0..parts).map(move |part| {
             let Range { start, end } = even(all.len(), parts, part);
-            let from = if part == 0 { from } else { Some(part_sum) };
+            let from = (part > 0).then_some(part_sum);
             let (sum, earlier) =
                 if part + 1 == parts { (sum, take(&mut earlier)) } else { (part_sum, Vec::new()) };
             Leaf { rows: all.start + start..all.start + end, sum, from, earlier }
