@@ -19,7 +19,7 @@ pub mod winograd;
 
 use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::memory::{Buffer, Kept};
+use crate::memory::{Buffer, Kept, size};
 use crate::product::{is_sparse, multiply};
 use crate::sums::{self, Images};
 use direct::{Direct, Target};
@@ -110,9 +110,7 @@ impl Conv {
         assert!(pairs.iter().all(|(a, b)| *a > 0 && *b > 0), "a kernel, stride or dilation of zero");
         let (oh, ow) = self.output();
         assert!(self.groups > 0 && self.c.is_multiple_of(self.groups) && self.o.is_multiple_of(self.groups));
-        let is = |len: usize, extents: [usize; 4]| {
-            extents.iter().try_fold(1_usize, |all, extent| all.checked_mul(*extent)) == Some(len)
-        };
+        let is = |len: usize, extents: [usize; 4]| size(&extents) == Some(len);
         assert!(is(x, [self.n, self.c, self.input.0, self.input.1]), "images of another size");
         let (p, q) = self.kernel;
         assert!(is(w, [self.o, self.group_channels(), p, q]), "filters of another size");

@@ -14,6 +14,7 @@ pub use average::{average, average_backward};
 pub(crate) use max::{Max, scatter};
 pub use max::{max, max_backward};
 
+use crate::memory::size;
 use std::ops::Range;
 
 /// The output values a thread takes at least.
@@ -70,8 +71,9 @@ impl Pool {
     }
 
     pub(crate) fn check(&self, input: usize, output: usize) {
-        assert_eq!(input, self.planes * self.input[0] * self.input[1], "the input is not {self:?}");
-        assert_eq!(output, self.planes * self.output[0] * self.output[1], "the output is not {self:?}");
+        let is = |len: usize, [h, w]: [usize; 2]| size(&[self.planes, h, w]) == Some(len);
+        assert!(is(input, self.input), "the input is not {self:?}");
+        assert!(is(output, self.output), "the output is not {self:?}");
     }
 }
 

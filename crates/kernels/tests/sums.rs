@@ -133,3 +133,10 @@ fn channel_sums_equal_their_definition() {
         }
     }
 }
+
+/// A size that wraps around to that of an empty slice is none.
+#[test]
+#[should_panic(expected = "exceed the address space")]
+fn images_that_no_memory_holds_are_refused() {
+    sums::channel_sums(&cpus()[0], Images { n: 1, c: 4, h: 4, w: 1 << 60 }, &[]);
+}

@@ -97,6 +97,7 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         Winograd { n: 1, c: 257, input: (1, 1), o: 257, padding: (2, 2), ..plain },
         // No image, no pixel, no position, no channel, no filter.
         Winograd { c: 0, input: (4, 5), ..plain },
+        Winograd { c: 0, input: (512, 512), o: 3, ..plain },
         Winograd { o: 0, input: (4, 5), ..plain },
         Winograd { n: 0, c: 3, input: (5, 5), o: 4, ..plain },
         Winograd { c: 3, input: (0, 5), padding: (2, 1), ..plain },

@@ -17,7 +17,7 @@ mod weight;
 use super::Finish;
 use crate::Cpu;
 use crate::cpu::SharedMut;
-use crate::memory::Kept;
+use crate::memory::{Kept, size};
 use correlate::Correlation;
 use filters::Filters;
 use line::{F2, F4};
@@ -70,9 +70,10 @@ impl Winograd {
     fn check(&self, x: usize, w: usize, y: usize) {
         let (oh, ow) = self.output();
         assert!(self.padding.0 <= 2 && self.padding.1 <= 2, "padding above 2");
-        assert_eq!(x, self.n * self.c * self.input.0 * self.input.1, "images of another size");
-        assert_eq!(w, self.o * self.c * 9, "filters of another size");
-        assert_eq!(y, self.n * self.o * oh * ow, "outputs of another size");
+        let is = |len: usize, extents: [usize; 4]| size(&extents) == Some(len);
+        assert!(is(x, [self.n, self.c, self.input.0, self.input.1]), "images of another size");
+        assert!(is(w, [self.o, self.c, 3, 3]), "filters of another size");
+        assert!(is(y, [self.n, self.o, oh, ow]), "outputs of another size");
     }
 
     fn planes(
@@ -166,7 +167,7 @@ fn correlate(cpu: &Cpu, tile: Tile, correlation: Correlation) {
 /// As [`forward`].
 pub fn weight_gradient(cpu: &Cpu, conv: &Winograd, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     conv.check(x.len(), dw.len(), dy.len());
-    if dy.is_empty() {
+    if dw.is_empty() || dy.is_empty() {
         dw.fill(0.0);
         return;
     }

@@ -126,11 +126,10 @@ impl Unpool<'_> {
 }
 
 /// [`crate::pool2d::max_backward`], then [`train_backward`] of a ReLU: the gradients of x, gamma
-/// and beta.
+/// and beta. The winners are those of the forward pass.
 ///
 /// # Panics
-/// When a slice does not have the length of its shape, a winner lies outside the image, or a residual's gradient is
-/// wanted: there is none.
+/// When a slice does not have the length of its shape, or a residual's gradient is wanted: there is none.
 pub fn train_backward_pooled(
     cpu: &Cpu,
     shape: Images,

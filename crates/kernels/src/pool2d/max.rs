@@ -139,10 +139,11 @@ fn contend<const G: usize>(rows: &Rows, taps: &[(usize, f32)], best: &mut [f32],
     }
 }
 
-/// Fills `dx`. Equals [`super::reference::max_backward`].
+/// Fills `dx`. Equals [`super::reference::max_backward`] for what [`max`] gives as winners; others end in other sums, or
+/// in a panic.
 ///
 /// # Panics
-/// When a slice does not have the length of its shape, or a winner lies outside the image.
+/// When a slice does not have the length of its shape.
 pub fn max_backward(cpu: &Cpu, pool: &Pool, winner: &[f32], dy: &[f32], dx: &mut [f32]) {
     pool.check(dx.len(), dy.len());
     assert_eq!(winner.len(), dy.len(), "one winner an output");

@@ -74,8 +74,8 @@ impl Tiles {
     /// the `width` columns of a panel; then the sums of earlier leaves are added.
     ///
     /// # Safety
-    /// The rows of the outputs, and those of the sums they begin with and of the earlier ones, can be written and read for `width` values each, and
-    /// no one else touches them meanwhile.
+    /// The rows of the outputs, and those of the sums they begin with and of the earlier ones, can be written and read
+    /// for `width` values each, and no one else touches them meanwhile.
     ///
     /// # Panics
     /// When an operand is short, or neither rows nor terms of the left one lie side by side.

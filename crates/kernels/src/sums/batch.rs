@@ -3,6 +3,7 @@
 use super::{Terms, Values, leaf_sum_of_parts};
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves, tree};
+use crate::memory::size;
 use crate::{Cpu, Task};
 use std::array::from_fn;
 use std::marker::PhantomData;
@@ -23,8 +24,14 @@ pub struct Images {
 
 impl Images {
     /// The number of values.
+    ///
+    /// # Panics
+    /// When no memory can hold so many.
     pub fn len(self) -> usize {
-        self.n * self.c * self.h * self.w
+        match size(&[self.n, self.c, self.h, self.w]) {
+            Some(len) => len,
+            None => panic!("{self:?} exceed the address space"),
+        }
     }
 
     /// Whether there are no values.
