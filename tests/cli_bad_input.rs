@@ -131,7 +131,7 @@ fn runs_and_weights() {
     place.refuses(4, &["no_weights"], &train(&["--load-checkpoint", "no_weights"]));
     place.refuses(4, &["garbage", "not a weights file"], &train(&["--load-checkpoint", "garbage"]));
     for run in ["empty", "nowhere", "garbage"] {
-        let words = [run, "is not a run directory", "--run-dir"];
+        let words = [run, "is not a run directory", "give one that train made"];
         place.refuses(2, &words, &["evaluate", "--run-dir", run]);
         place.refuses(2, &words, &["predict", "--run-dir", run, "--image-path", "x.png"]);
         place.refuses(2, &words, &["export-onnx", "--run-dir", run]);

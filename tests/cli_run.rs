@@ -155,6 +155,13 @@ fn settings_come_from_flags_and_files() {
     let metrics: Value = serde_json::from_str(&printed(command.output().unwrap(), &arguments)).unwrap();
     assert_eq!(metrics["auroc_macro"], summary["test_auroc_macro"]);
     assert_eq!(metrics["images"], summary["images"][2]);
+
+    // The configuration of a run repeats it; flags go before it too.
+    let again = ["train", "--json", "--run-dir", "again", "--config", "run/config.toml"];
+    assert_eq!(place.json(&again)["weights_sha256"], summary["weights_sha256"]);
+    place.succeeds(&["diff", "run", "again"]);
+    let other = ["train", "--json", "--run-dir", "other", "--config", "run/config.toml", "--seed", "9"];
+    assert_ne!(place.json(&other)["weights_sha256"], summary["weights_sha256"]);
 }
 
 /// Threads, instruction sets and recomputation decide speed and memory, and no bit.

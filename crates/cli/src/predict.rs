@@ -21,7 +21,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "R")]
     run_dir: PathBuf,
 
-    /// Image files (PNG). Those that cannot be used are named, the others scored, and the exit code is 1
+    /// Image files (PNG). Those that cannot be used are named, the others scored, and the exit code is 1;
+    /// where none can be used it is 3
     #[arg(long, value_name = "F", required = true, num_args = 1..)]
     image_path: Vec<PathBuf>,
 

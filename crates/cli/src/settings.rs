@@ -7,6 +7,8 @@ use kinone_nn::models::Depth;
 use kinone_runs::CONTRACT;
 use kinone_runs::config::{self, Config, ConvAlgo as ConvAlgoName, Data, OptimizerName, ScheduleName};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Every setting of a run, each of which may be left open. The names in a configuration file are those of
@@ -131,11 +133,17 @@ enum Schedule {
 const MOST: u64 = 1 << 20;
 
 impl Settings {
-    /// Reads a configuration file.
+    /// Reads a configuration file, or that of a run, to repeat it.
     pub(crate) fn from_file(path: &Path) -> Result<Settings, Failure> {
         // Through links, and from a pipe too.
         let bytes = kinone_files::read_up_to(path, MOST).map_err(Failure::usage)?;
-        config::parse(&bytes).map_err(|reason| Failure::usage(format_args!("{}: {reason}", path.display())))
+        // What the configuration of a run says and no other.
+        let names = config::parse::<BTreeMap<String, IgnoredAny>>(&bytes).unwrap_or_default();
+        let settings = match names.contains_key("contract") {
+            true => config::parse(&bytes).map(Settings::of),
+            false => config::parse(&bytes),
+        };
+        settings.map_err(|reason| Failure::usage(format_args!("{}: {reason}", path.display())))
     }
 
     /// These settings where they are given, `below` elsewhere.

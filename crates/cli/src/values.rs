@@ -9,7 +9,10 @@ use std::path::PathBuf;
 pub(crate) fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let number = text.parse::<u64>().ok().and_then(|number| T::try_from(number).ok());
     let most = u64::MAX >> (64 - 8 * size_of::<T>());
-    number.ok_or_else(|| format!("give a whole number from 0 to {most}"))
+    number.ok_or_else(|| match most {
+        u64::MAX => "give a whole number".to_owned(),
+        most => format!("give a whole number from 0 to {most}"),
+    })
 }
 
 /// More threads only wait, and systems that cannot make them end the process.

@@ -28,7 +28,7 @@ pub struct FileError {
 fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
         _ if source.raw_os_error().is_none() => "",
-        io::ErrorKind::NotFound => "; check the path, or restore the file from a copy",
+        io::ErrorKind::NotFound => "; check the path, or restore what is missing from a copy",
         io::ErrorKind::PermissionDenied => "; check the permissions",
         io::ErrorKind::ReadOnlyFilesystem => "; name a place that can be written",
         _ => "",

@@ -30,7 +30,7 @@ pub enum RunError {
     #[error("{} holds other files than a run's; name a new or an empty directory with --run-dir", .0.display())]
     Foreign(PathBuf),
     /// There is no run.
-    #[error("{} is not a run directory: it has no config.toml; name one with --run-dir", .0.display())]
+    #[error("{} is not a run directory: it has no config.toml; give one that train made", .0.display())]
     NotARun(PathBuf),
     /// It was made under another contract.
     #[error("{}: made under contract {found}, this program keeps contract {CONTRACT}; use the version that made it", path.display())]

@@ -154,7 +154,11 @@ pub fn load_named(path: &Path) -> Result<(Header, Dictionary), WeightsError> {
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<(Header, Dictionary), WeightsError> {
     let damaged = |reason: String| WeightsError::Damaged { path: path.to_owned(), reason };
-    let not_ours = |what: &dyn std::fmt::Display| damaged(format!("not a weights file of Kinone: {what}"));
+    let not_ours = |what: &dyn std::fmt::Display| {
+        damaged(format!(
+            "not a weights file of Kinone: {what}; give best.safetensors or last.safetensors of a run"
+        ))
+    };
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| not_ours(&error))?;
     let text = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
     let text = text.ok_or_else(|| not_ours(&format!("its header has no entry `{KEY}`")))?;
@@ -177,7 +181,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Header, Dictionary), WeightsError
     let found = digest(&dictionary);
     if found != header.weights_sha256 {
         let stated = &header.weights_sha256;
-        return Err(damaged(format!("damaged: the weights hash to {found}, the header says {stated}")));
+        return Err(damaged(format!(
+            "damaged: the weights hash to {found}, the header says {stated}; restore it, or train --resume the run"
+        )));
     }
     Ok((header, dictionary))
 }

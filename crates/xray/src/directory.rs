@@ -4,15 +4,23 @@ use crate::error::DataError;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The names of the label file, in the order they are tried; then each with `.gz` behind it.
+/// The names of the label file, in the order they are tried; then each with `.gz` behind it. The first two are
+/// versions of one table, whose labels differ.
 pub const CSV_NAMES: [&str; 3] = ["Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "metadata.csv"];
 
 /// The label file of a directory: the first of [`CSV_NAMES`], plain or compressed.
 ///
 /// # Errors
-/// There is no such directory, or it has none of the files.
+/// There is no such directory, it has none of the files, or both versions of NIH's table.
 pub fn find_csv(directory: &Path) -> Result<PathBuf, DataError> {
     check_directory(directory)?;
+    let version = |name: &str| {
+        let paths = [directory.join(name), directory.join(format!("{name}.gz"))];
+        paths.into_iter().find(|path| path.exists())
+    };
+    if let (Some(first), Some(second)) = (version(CSV_NAMES[0]), version(CSV_NAMES[1])) {
+        return Err(DataError::TwoTables { first, second });
+    }
     let plain = CSV_NAMES.iter().map(|name| (*name).to_owned());
     let compressed = CSV_NAMES.iter().map(|name| format!("{name}.gz"));
     let mut paths = plain.chain(compressed).map(|name| directory.join(name));

@@ -24,7 +24,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// The data directory does not exist or is something else.
-    #[error("{} is not a directory; give the folder that holds the radiographs and their CSV file", .path.display())]
+    #[error("{} is not a directory; give the folder that holds the radiographs and their CSV file; where a run's data have moved, train --resume RUN --data-dir D records the new place", .path.display())]
     NotADirectory {
         /// The path given.
         path: PathBuf,
@@ -36,12 +36,20 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A directory holds no CSV file of a known name.
-    #[error("{} holds no label file; expected one of {} (or with .gz behind it), or name it with --csv-file", .path.display(), .known.join(", "))]
+    #[error("{} holds no label file; expected one of {} (or with .gz behind it), or name table and images with --csv-file and --image-dir", .path.display(), .known.join(", "))]
     NoCsv {
         /// The directory searched.
         path: PathBuf,
         /// The names tried.
         known: &'static [&'static str],
+    },
+    /// A directory holds both versions of NIH's table.
+    #[error("{} and {} are two versions of the table; name one with --csv-file, and the images with --image-dir", .first.display(), .second.display())]
+    TwoTables {
+        /// One of them.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
     },
     /// A directory holds no PNG file.
     #[error("{} holds no PNG image, neither itself nor in images or images_*; put the radiographs there", .path.display())]

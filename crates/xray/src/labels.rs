@@ -164,7 +164,7 @@ impl fmt::Debug for Findings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     /// No such label.
-    #[error("unknown label '{}'; the nearest known one is '{nearest}', all are {}", .label.escape_debug(), NAMES.join(", "))]
+    #[error("unknown label '{}'; write one of {} ('{nearest}' is the nearest)", .label.escape_debug(), NAMES.join(", "))]
     Unknown {
         /// What the file says.
         label: String,

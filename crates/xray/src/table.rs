@@ -193,7 +193,11 @@ impl Columns {
     fn row(&self, record: &csv::ByteRecord, number: usize) -> Result<Row, String> {
         let surplus = record.iter().skip(self.count).any(|field| !field.trim_ascii().is_empty());
         if record.len() < self.count || surplus {
-            return Err(format!("{} fields where the header has {}", record.len(), self.count));
+            return Err(format!(
+                "{} fields where the header has {}; write one for each column",
+                record.len(),
+                self.count
+            ));
         }
         let field = |column: usize, name: &str| {
             std::str::from_utf8(&record[column])

@@ -237,6 +237,11 @@ fn a_compressed_file_is_the_same_table_and_a_cut_one_is_refused() {
     let packed = packer.finish().unwrap();
     std::fs::write(&path, &packed).unwrap();
     assert_eq!(find_csv(folder.path()).unwrap(), path);
+    let newer = folder.path().join("Data_Entry_2017_v2020.csv");
+    std::fs::write(&newer, two("\n")).unwrap();
+    let message = find_csv(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("Data_Entry_2017.csv.gz and ") && message.contains("--csv-file"), "{message}");
+    std::fs::remove_file(newer).unwrap();
     let (table, plain) = (Table::read(&path).unwrap(), parse(two("\n")).unwrap());
     assert_eq!((table.rows, table.sha256), (plain.rows, plain.sha256));
 
