@@ -13,8 +13,8 @@ pub mod reference;
 
 pub use pooled::{Pooled, Unpool, train_backward_pooled, train_forward_pooled};
 
-use crate::Cpu;
 use crate::sums::{Images, channel_dot_sums};
+use crate::{Cpu, Task};
 use apply::{Affine, Scale, over_planes};
 
 /// What normalization needs of each channel; every slice has `c` values.
@@ -92,7 +92,7 @@ pub fn variance(squares: f64, count: f64, mean: f64) -> f64 {
 }
 
 /// `f32(1/√(f64(var) + f64(eps)))`
-#[inline]
+#[inline(always)]
 pub fn inverse_deviation(var: f32, eps: f32) -> f32 {
     (1.0 / (f64::from(var) + f64::from(eps)).sqrt()) as f32
 }
@@ -146,11 +146,41 @@ pub fn eval_forward(
     eps: f32,
     y: &mut [f32],
 ) {
-    assert!([mean, var, gamma, beta].iter().all(|vector| vector.len() == shape.c), "one value a channel");
-    let constants: Vec<[f32; 2]> = (0..shape.c)
-        .map(|c| scale_and_shift(mean[c], inverse_deviation(var[c], eps), gamma[c], beta[c]))
-        .collect();
+    let [scale, shift] = eval_constants(cpu, shape.c, [gamma, beta, mean, var], eps);
+    let constants: Vec<[f32; 2]> = scale.into_iter().zip(shift).map(<[f32; 2]>::from).collect();
     over_planes(cpu, shape, [x], &constants, Affine, y);
+}
+
+/// In evaluation, `[scale, shift]` of every channel, from `[gamma, beta, mean, var]`: `y = fma(x, scale, shift)`.
+///
+/// # Panics
+/// When there is not one value a channel.
+pub fn eval_constants(cpu: &Cpu, channels: usize, given: [&[f32]; 4], eps: f32) -> [Vec<f32>; 2] {
+    assert!(given.iter().all(|vector| vector.len() == channels), "one value a channel");
+    let mut constants = [vec![0.0; channels], vec![0.0; channels]];
+    cpu.vectorize(EvalConstants { given, eps, to: constants.each_mut().map(Vec::as_mut_slice) });
+    constants
+}
+
+struct EvalConstants<'a> {
+    given: [&'a [f32]; 4],
+    eps: f32,
+    to: [&'a mut [f32]; 2],
+}
+
+impl Task for EvalConstants<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let EvalConstants { given: [gamma, beta, mean, var], eps, to: [scale, shift] } = self;
+        let len = scale.len();
+        let (gamma, beta, mean, var, shift) =
+            (&gamma[..len], &beta[..len], &mean[..len], &var[..len], &mut shift[..len]);
+        for c in 0..len {
+            [scale[c], shift[c]] =
+                scale_and_shift(mean[c], inverse_deviation(var[c], eps), gamma[c], beta[c]);
+        }
+    }
 }
 
 /// The gradients of training, where mean and variance depend on x. Equals [`reference::train_backward`].

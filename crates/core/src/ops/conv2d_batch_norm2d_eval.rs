@@ -215,12 +215,8 @@ impl Operator for Conv2dBatchNorm2dEval {
 
     fn forward_fast(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>) {
         let geometry = self.conv.known(x[0].shape(), x[1].shape());
-        let filters = x[2].data().len();
-        let constants = |o: usize| {
-            let scale = x[2][o] * norm::inverse_deviation(x[5][o], self.eps);
-            (scale, (-x[4][o]).mul_add(scale, x[3][o]))
-        };
-        let (scale, shift): (Vec<f32>, Vec<f32>) = (0..filters).map(constants).unzip();
+        let given = [2, 3, 4, 5].map(|k| x[k].data());
+        let [scale, shift] = norm::eval_constants(cpu, given[0].len(), given, self.eps);
         let residual = x.get(6).map(View::data);
         let finish = Finish { scale: &scale, shift: &shift, residual, relu: self.relu };
         geometry.forward_fast(cpu, x[0].data(), x[1], Some(finish), y.value);

@@ -109,6 +109,10 @@ impl<D: Doubles> Number for Narrow<D> {
         // SAFETY: a register exists.
         Narrow(Double(unsafe { D::splat(k).fma(x.0.0, self.0.0) }))
     }
+    #[inline(always)]
+    fn add_both(self, k: f64, x: Self) -> [Self; 2] {
+        [self.add_times(k, x), self.add_times(-k, x)]
+    }
 }
 
 impl Vector for Plain {

@@ -135,7 +135,17 @@ impl<A: Minimal<M, N>, const M: usize, const N: usize> Body for Forth<'_, A, M, 
                         columns[j] = A::filter(g);
                     }
                     for i in 0..N {
-                        let row = A::filter([columns[0][i].0, columns[1][i].0, columns[2][i].0]);
+                        let line = [columns[0][i], columns[1][i], columns[2][i]];
+                        let mut row = [zero; N];
+                        if i + 1 < N {
+                            row = A::filter([line[0].0, line[1].0, line[2].0]);
+                        } else {
+                            // The last ones of the columns are taps, as they were read.
+                            let last = A::filter(line);
+                            for j in 0..N {
+                                row[j] = last[j].0;
+                            }
+                        }
                         for j in 0..N {
                             row[j].narrow(to);
                             to = to.wrapping_add(element);

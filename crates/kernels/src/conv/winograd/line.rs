@@ -12,6 +12,11 @@ pub(super) trait Number: Copy {
     fn add_times(self, k: f64, x: Self) -> Self {
         self.add(x.times(k))
     }
+    /// The same of k and of −k, whose products differ in their sign alone.
+    fn add_both(self, k: f64, x: Self) -> [Self; 2] {
+        let product = x.times(k);
+        [self.add(product), self.sub(product)]
+    }
 }
 
 /// What all else is transformed in.
@@ -56,7 +61,7 @@ pub(super) trait Minimal<const M: usize, const N: usize>: Sync {
     fn output<F: Fused>(m: [F; N]) -> [F; M];
     /// `A y`
     fn cotangent<F: Fused>(y: [F; M]) -> [F; N];
-    /// `G g`
+    /// `G g`; the last is `g[2]`.
     fn filter<W: Number>(g: [W; 3]) -> [W; N];
     /// `Gᵀ s`
     fn taps<W: Number>(s: [W; N]) -> [W; 3];
@@ -185,15 +190,9 @@ impl Minimal<4, 6> for F4 {
     }
     #[inline(always)]
     fn filter<W: Number>(g: [W; 3]) -> [W; 6] {
-        let (even_a, even_b) = (g[0].add_times(A2, g[2]), g[0].add_times(B2, g[2]));
-        [
-            g[0].times(OF_ZERO),
-            even_a.add_times(A, g[1]).times(OF_A),
-            even_a.add_times(-A, g[1]).times(OF_A),
-            even_b.add_times(B, g[1]).times(OF_B),
-            even_b.add_times(-B, g[1]).times(OF_B),
-            g[2],
-        ]
+        let a = g[0].add_times(A2, g[2]).add_both(A, g[1]);
+        let b = g[0].add_times(B2, g[2]).add_both(B, g[1]);
+        [g[0].times(OF_ZERO), a[0].times(OF_A), a[1].times(OF_A), b[0].times(OF_B), b[1].times(OF_B), g[2]]
     }
     #[inline(always)]
     fn taps<W: Number>(s: [W; 6]) -> [W; 3] {
