@@ -133,8 +133,18 @@ fn a_finished_run_takes_no_results_of_others() {
     place.succeeds(&[&SMALL[..], &["--epochs=1", "--seed=43", "--run-dir=other"]].concat());
     let resume = ["train", "--json", "--resume=run", "--threads=1"];
     let whole = place.json(&resume);
-    let names = ["checkpoints/best.safetensors", "checkpoints/last.safetensors", "summary.json"];
-    let of = |run: &str, name: &str| fs::read(place.path(run).join(name)).unwrap();
+    let archive = |run: &str| {
+        let mut names = fs::read_dir(place.path(run).join("checkpoints")).unwrap();
+        let is_archive = |name: &String| name.ends_with(".npz");
+        let name = names.find_map(|entry| entry.unwrap().file_name().into_string().ok().filter(is_archive));
+        format!("checkpoints/{}", name.unwrap())
+    };
+    let (own, theirs) = (archive("run"), archive("other"));
+    let names = ["checkpoints/best.safetensors", "checkpoints/last.safetensors", "summary.json", &own];
+    let of = |run: &str, name: &str| match run {
+        "other" if name == own => fs::read(place.path(run).join(&theirs)).unwrap(),
+        _ => fs::read(place.path(run).join(name)).unwrap(),
+    };
     let kept = names.map(|name| of("run", name));
     for (name, kept) in names.iter().zip(&kept) {
         for content in [of("other", name), b"garbage".to_vec()] {

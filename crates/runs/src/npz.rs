@@ -19,6 +19,13 @@ pub fn save(path: &Path, dictionary: &Dictionary) -> Result<(), WeightsError> {
     Ok(files::write(path, &bytes)?)
 }
 
+/// Whether a file is what [`save`] writes of these values.
+pub fn holds(path: &Path, dictionary: &Dictionary) -> bool {
+    archive(dictionary).is_ok_and(|bytes| {
+        files::read_regular(path, bytes.len() as u64).is_ok_and(|found| found[..] == bytes[..])
+    })
+}
+
 fn archive(dictionary: &Dictionary) -> zip::result::ZipResult<Vec<u8>> {
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)

@@ -22,7 +22,7 @@ use kinone_runs::progress::{Best, Progress};
 use kinone_runs::store::{Newest, Store};
 use kinone_runs::{npz, transcript, weights};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// When to write checkpoints, and which to keep. Decides no bit.
@@ -337,8 +337,7 @@ impl<'a> Record<'a> {
 
     /// Writes the best weights as NumPy's archive, under the time at which the run began.
     pub(crate) fn write_archive(&self, weights: &Dictionary) -> Result<(), FitError> {
-        let name = format!("checkpoints/best_model_{}.npz", self.started);
-        Ok(npz::save(&self.run.path().join(name), weights)?)
+        Ok(npz::save(&archive(&self.run, &self.started), weights)?)
     }
 
     /// Writes the weights of the epoch that just ended.
@@ -364,6 +363,11 @@ impl<'a> Record<'a> {
 /// Whether a file of weights is sound and its weights have this hash.
 pub(crate) fn holds(path: &Path, weights_sha256: &str) -> bool {
     weights::load(path).is_ok_and(|(header, _)| header.weights_sha256 == weights_sha256)
+}
+
+/// NumPy's archive of a run that began at this time.
+pub(crate) fn archive(run: &RunDirectory, started: &str) -> PathBuf {
+    run.path().join(format!("checkpoints/best_model_{started}.npz"))
 }
 
 /// Whether a file of weights is sound, its weights are those of the best epoch, and so is what it says of them.

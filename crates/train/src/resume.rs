@@ -1,6 +1,6 @@
 //! Going on with a run: from which checkpoint, under which settings.
 
-use crate::record::{holds, is_best, is_index, kept_weights};
+use crate::record::{archive, holds, is_best, is_index, kept_weights};
 use kinone_kernels::Cpu;
 use kinone_runs::chain::{self, Body, Link};
 use kinone_runs::checkpoint::{Checkpoint, CheckpointError};
@@ -9,7 +9,7 @@ use kinone_runs::directory::RunDirectory;
 use kinone_runs::progress::Progress;
 use kinone_runs::store::Newest;
 use kinone_runs::summary::Summary;
-use kinone_runs::{log, transcript, weights};
+use kinone_runs::{log, npz, transcript, weights};
 use std::path::{Path, PathBuf};
 
 /// Why a run cannot be gone on with.
@@ -139,6 +139,8 @@ impl Left {
             && ends_in(&run.chain_file(), &header.link)
             && holds(&run.last_weights(), &last)
             && is_best(&run.best_weights(), best)
+            && weights::load(&run.best_weights())
+                .is_ok_and(|(_, best)| npz::holds(&archive(run, &header.started), &best))
             && log::rows(&run.log_file()).is_ok_and(|rows| rows.steps.len() as u64 == header.progress.step)
             && is_index(&run.index_file(), &header.data_sha256)
     }
