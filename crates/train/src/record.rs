@@ -337,7 +337,7 @@ impl<'a> Record<'a> {
 
     /// Writes the best weights as NumPy's archive, under the time at which the run began.
     pub(crate) fn write_archive(&self, weights: &Dictionary) -> Result<(), FitError> {
-        Ok(npz::save(&archive(&self.run, &self.started), weights)?)
+        Ok(npz::save(&archive(self.run, &self.started), weights)?)
     }
 
     /// Writes the weights of the epoch that just ended.
