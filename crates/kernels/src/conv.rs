@@ -110,11 +110,10 @@ impl Conv {
         assert!(pairs.iter().all(|(a, b)| *a > 0 && *b > 0), "a kernel, stride or dilation of zero");
         let (oh, ow) = self.output();
         assert!(self.groups > 0 && self.c.is_multiple_of(self.groups) && self.o.is_multiple_of(self.groups));
-        let is = |len: usize, extents: [usize; 4]| size(&extents) == Some(len);
-        assert!(is(x, [self.n, self.c, self.input.0, self.input.1]), "images of another size");
-        let (p, q) = self.kernel;
-        assert!(is(w, [self.o, self.group_channels(), p, q]), "filters of another size");
-        assert!(is(y, [self.n, self.o, oh, ow]), "outputs of another size");
+        let (h, v, p, q) = (self.input.0, self.input.1, self.kernel.0, self.kernel.1);
+        assert_eq!(Some(x), size(&[self.n, self.c, h, v]), "images of another size");
+        assert_eq!(Some(w), size(&[self.o, self.group_channels(), p, q]), "filters of another size");
+        assert_eq!(Some(y), size(&[self.n, self.o, oh, ow]), "outputs of another size");
     }
 }
 

@@ -19,11 +19,6 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The number of values of an array with these extents; `None` beyond the address space.
-pub(crate) fn size(extents: &[usize]) -> Option<usize> {
-    extents.iter().try_fold(1_usize, |all, extent| all.checked_mul(*extent))
-}
-
 const ALIGNMENT: usize = 64;
 /// Blocks of at least this many f32 come from the arena.
 const LARGE: usize = 16 * PAGE;
@@ -97,6 +92,11 @@ pub fn release_unused() {
 
 fn arena() -> MutexGuard<'static, Arena> {
     ARENA.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The number of values of an array with these extents; `None` beyond the address space.
+pub(crate) fn size(extents: &[usize]) -> Option<usize> {
+    extents.iter().try_fold(1_usize, |all, extent| all.checked_mul(*extent))
 }
 
 fn layout(capacity: usize) -> Layout {

@@ -146,7 +146,8 @@ pub fn eval_forward(
     eps: f32,
     y: &mut [f32],
 ) {
-    let [scale, shift] = eval_constants(cpu, shape.c, [gamma, beta, mean, var], eps);
+    assert_eq!(gamma.len(), shape.c, "one value a channel");
+    let [scale, shift] = eval_constants(cpu, [gamma, beta, mean, var], eps);
     let constants: Vec<[f32; 2]> = scale.into_iter().zip(shift).map(<[f32; 2]>::from).collect();
     over_planes(cpu, shape, [x], &constants, Affine, y);
 }
@@ -155,7 +156,8 @@ pub fn eval_forward(
 ///
 /// # Panics
 /// When there is not one value a channel.
-pub fn eval_constants(cpu: &Cpu, channels: usize, given: [&[f32]; 4], eps: f32) -> [Vec<f32>; 2] {
+pub fn eval_constants(cpu: &Cpu, given: [&[f32]; 4], eps: f32) -> [Vec<f32>; 2] {
+    let channels = given[0].len();
     assert!(given.iter().all(|vector| vector.len() == channels), "one value a channel");
     let mut constants = [vec![0.0; channels], vec![0.0; channels]];
     cpu.vectorize(EvalConstants { given, eps, to: constants.each_mut().map(Vec::as_mut_slice) });

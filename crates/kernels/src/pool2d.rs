@@ -71,9 +71,9 @@ impl Pool {
     }
 
     pub(crate) fn check(&self, input: usize, output: usize) {
-        let is = |len: usize, [h, w]: [usize; 2]| size(&[self.planes, h, w]) == Some(len);
-        assert!(is(input, self.input), "the input is not {self:?}");
-        assert!(is(output, self.output), "the output is not {self:?}");
+        let of_planes = |[h, w]: [usize; 2]| size(&[self.planes, h, w]);
+        assert_eq!(Some(input), of_planes(self.input), "the input is not {self:?}");
+        assert_eq!(Some(output), of_planes(self.output), "the output is not {self:?}");
     }
 }
 

@@ -315,7 +315,7 @@ impl<'a> Record<'a> {
             }
         }
         let Some(best) = progress.best.clone() else { return Ok(()) };
-        if is_best(&self.run.best_weights(), &best) {
+        if best_of(&self.run.best_weights(), &best).is_some() {
             return Ok(());
         }
         let written = self.write_best(course);
@@ -370,12 +370,12 @@ pub(crate) fn archive(run: &RunDirectory, started: &str) -> PathBuf {
     run.path().join(format!("checkpoints/best_model_{started}.npz"))
 }
 
-/// Whether a file of weights is sound, its weights are those of the best epoch, and so is what it says of them.
-pub(crate) fn is_best(file: &Path, best: &Best) -> bool {
-    weights::load(file).is_ok_and(|(header, _)| {
-        let said = (header.epoch, header.val_auroc_macro, &header.thresholds, &header.weights_sha256);
-        said == (best.epoch, best.val_auroc_macro, &best.thresholds, &best.weights_sha256)
-    })
+/// The weights of a file, if it is sound, they are those of the best epoch, and so is what it says of them.
+pub(crate) fn best_of(file: &Path, best: &Best) -> Option<Dictionary> {
+    let (header, weights) = weights::load(file).ok()?;
+    let said = (header.epoch, header.val_auroc_macro, &header.thresholds, &header.weights_sha256);
+    let is_best = said == (best.epoch, best.val_auroc_macro, &best.thresholds, &best.weights_sha256);
+    is_best.then_some(weights)
 }
 
 /// Whether a file is the index of the data with this hash.

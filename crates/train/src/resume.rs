@@ -1,6 +1,6 @@
 //! Going on with a run: from which checkpoint, under which settings.
 
-use crate::record::{archive, holds, is_best, is_index, kept_weights};
+use crate::record::{archive, best_of, holds, is_index, kept_weights};
 use kinone_kernels::Cpu;
 use kinone_runs::chain::{self, Body, Link};
 use kinone_runs::checkpoint::{Checkpoint, CheckpointError};
@@ -138,9 +138,8 @@ impl Left {
             && summary.val_auroc_macro == best.val_auroc_macro
             && ends_in(&run.chain_file(), &header.link)
             && holds(&run.last_weights(), &last)
-            && is_best(&run.best_weights(), best)
-            && weights::load(&run.best_weights())
-                .is_ok_and(|(_, best)| npz::holds(&archive(run, &header.started), &best))
+            && best_of(&run.best_weights(), best)
+                .is_some_and(|weights| npz::holds(&archive(run, &header.started), &weights))
             && log::rows(&run.log_file()).is_ok_and(|rows| rows.steps.len() as u64 == header.progress.step)
             && is_index(&run.index_file(), &header.data_sha256)
     }

@@ -14,18 +14,16 @@ pub const CSV_NAMES: [&str; 3] = ["Data_Entry_2017.csv", "Data_Entry_2017_v2020.
 /// There is no such directory, it has none of the files, or both versions of NIH's table.
 pub fn find_csv(directory: &Path) -> Result<PathBuf, DataError> {
     check_directory(directory)?;
-    let version = |name: &str| {
-        let paths = [directory.join(name), directory.join(format!("{name}.gz"))];
-        paths.into_iter().find(|path| path.exists())
-    };
-    if let (Some(first), Some(second)) = (version(CSV_NAMES[0]), version(CSV_NAMES[1])) {
+    let places = ["", ".gz"].into_iter().flat_map(|end| {
+        CSV_NAMES.into_iter().map(move |name| (name, directory.join(format!("{name}{end}"))))
+    });
+    let mut found = places.filter(|(_, path)| path.exists()).collect::<Vec<_>>().into_iter();
+    let version = |version: &str| found.clone().find(|(name, _)| *name == version);
+    if let (Some((_, first)), Some((_, second))) = (version(CSV_NAMES[0]), version(CSV_NAMES[1])) {
         return Err(DataError::TwoTables { first, second });
     }
-    let plain = CSV_NAMES.iter().map(|name| (*name).to_owned());
-    let compressed = CSV_NAMES.iter().map(|name| format!("{name}.gz"));
-    let mut paths = plain.chain(compressed).map(|name| directory.join(name));
     let missing = || DataError::NoCsv { path: directory.to_owned(), known: &CSV_NAMES };
-    paths.find(|path| path.exists()).ok_or_else(missing)
+    found.next().map(|(_, path)| path).ok_or_else(missing)
 }
 
 /// The PNG files of a directory, sorted by the bytes of their name.

@@ -215,8 +215,7 @@ impl Operator for Conv2dBatchNorm2dEval {
 
     fn forward_fast(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>) {
         let geometry = self.conv.known(x[0].shape(), x[1].shape());
-        let given = [2, 3, 4, 5].map(|k| x[k].data());
-        let [scale, shift] = norm::eval_constants(cpu, given[0].len(), given, self.eps);
+        let [scale, shift] = norm::eval_constants(cpu, [2, 3, 4, 5].map(|k| x[k].data()), self.eps);
         let residual = x.get(6).map(View::data);
         let finish = Finish { scale: &scale, shift: &shift, residual, relu: self.relu };
         geometry.forward_fast(cpu, x[0].data(), x[1], Some(finish), y.value);

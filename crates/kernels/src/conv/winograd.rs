@@ -70,10 +70,9 @@ impl Winograd {
     fn check(&self, x: usize, w: usize, y: usize) {
         let (oh, ow) = self.output();
         assert!(self.padding.0 <= 2 && self.padding.1 <= 2, "padding above 2");
-        let is = |len: usize, extents: [usize; 4]| size(&extents) == Some(len);
-        assert!(is(x, [self.n, self.c, self.input.0, self.input.1]), "images of another size");
-        assert!(is(w, [self.o, self.c, 3, 3]), "filters of another size");
-        assert!(is(y, [self.n, self.o, oh, ow]), "outputs of another size");
+        assert_eq!(Some(x), size(&[self.n, self.c, self.input.0, self.input.1]), "images of another size");
+        assert_eq!(Some(w), size(&[self.o, self.c, 3, 3]), "filters of another size");
+        assert_eq!(Some(y), size(&[self.n, self.o, oh, ow]), "outputs of another size");
     }
 
     fn planes(

@@ -80,8 +80,8 @@ impl Kernel {
     /// left.
     ///
     /// # Safety
-    /// The rows of the output, and those of `from`, of `earlier` and of a residual, can be written and read for `width` values
-    /// each, and no one else touches them meanwhile. Every base and step of a strewn operand lead inside its data.
+    /// The rows of the output, and those of `from`, of `earlier` and of a residual, can be written and read for `width`
+    /// values each, and no one else touches them meanwhile. Every base and step of a strewn operand lead inside its data.
     #[inline]
     pub(super) unsafe fn run(&self, rows: usize, width: usize, tile: &Tile) {
         let wide = width / self.lanes;
