@@ -77,11 +77,6 @@ impl Conv {
         self.kernel.0 * self.kernel.1
     }
 
-    /// Whether so many pixels are zero that their terms had better be left out.
-    fn is_sparse(&self, cpu: &Cpu, x: &[f32]) -> bool {
-        is_sparse(cpu, x, self.taps(), (self.group_channels() * self.taps(), self.group_filters()))
-    }
-
     /// The same convolution with long rows, where every position is one pixel.
     fn flattened(&self) -> Conv {
         if (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0)) {
@@ -156,7 +151,8 @@ pub fn forward_finished(
     }
     let taps = conv.forward_taps();
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
-    let sparse = conv.is_sparse(cpu, x);
+    // To turn and to store the sums costs as much as 40 terms of each.
+    let sparse = is_sparse(cpu, x, taps.len(), filters, 40.0 / (channels * taps.len()) as f64);
     let y = SharedMut::new(y);
     for_groups(cpu, conv.groups, |group| {
         let patches = Patches {

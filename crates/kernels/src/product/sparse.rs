@@ -23,31 +23,40 @@ const WORD: usize = u64::BITS as usize;
 /// Neighbouring rows whose bits are found together, and how many terms at once.
 const BESIDE: usize = 16;
 const HALF: usize = WORD / 2;
-/// So many values of an operand are looked at.
+/// So many values of an operand are looked at,
 const SAMPLE: usize = 1024;
+/// so many neighbours together in one with that many: it lies in memory, where most of the time goes into finding a place.
+const NEIGHBOURS: usize = 4;
+const LARGE: usize = 1 << 21;
 
 /// Whether so many of some values are zero, by a sample, that to leave out their terms saves time: of a product with
-/// that many terms and filters, which meets each value with so many taps.
+/// that many filters, which meets each value with so many taps.
 ///
 /// In units of what the loop of a full tile takes for all terms: tiles take about 1.1, and the terms that are left their
 /// share times [`pace`]. To find the bits costs as much as 40 filters of each term, or 16 where pixels are
-/// staged for several taps, and to turn and to store the sums as much as 40 terms of each filter. Measured, AVX-512; a
-/// weight gradient is much like it.
-pub(crate) fn is_sparse(cpu: &Cpu, values: &[f32], taps: usize, (terms, filters): (usize, usize)) -> bool {
-    let count = SAMPLE.min(values.len());
-    if count == 0 || terms == 0 || filters == 0 {
+/// staged for several taps. `more` is what else a product costs with its terms left out. Measured, AVX-512.
+pub(crate) fn is_sparse(cpu: &Cpu, values: &[f32], taps: usize, filters: usize, more: f64) -> bool {
+    let (count, other) = sample(values);
+    if count == 0 || filters == 0 || !more.is_finite() {
         return false;
     }
-    // Multiples of the golden ratio, less their whole part: spread over all, whatever the sizes of planes and images.
-    let at = |k: usize| {
-        let fraction = (k as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((u128::from(fraction) * values.len() as u128) >> 64) as usize
-    };
-    let other = (0..count).filter(|k| values[at(*k)] != 0.0).count();
     let of_filters = if taps > 1 { 16.0 } else { 40.0 };
     let left = pace(cpu) * other as f64 / count as f64;
-    let time = left + of_filters / filters as f64 + 40.0 / terms as f64;
+    let time = left + of_filters / filters as f64 + more;
     perturb::zeros(count, other, time < 1.1)
+}
+
+/// Looks at some values, spread over all: at how many, and how many of them are not zero.
+fn sample(values: &[f32]) -> (usize, usize) {
+    let together = if values.len() < LARGE { 1 } else { NEIGHBOURS };
+    let places = SAMPLE.min(values.len()) / together;
+    // Multiples of the golden ratio, less their whole part: whatever the sizes of planes and images.
+    let at = |k: usize| {
+        let fraction = (k as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((u128::from(fraction) * (values.len() - together + 1) as u128) >> 64) as usize
+    };
+    let seen = (0..places).flat_map(|k| &values[at(k)..][..together]);
+    (places * together, seen.filter(|value| **value != 0.0).count())
 }
 
 /// How much longer a multiply-add takes in the loop of sparse operands, where half of the terms are left out, than in a
@@ -271,6 +280,26 @@ pub(super) unsafe fn rows<V: Lanes, const WIDE: usize>(raw: &Raw, first: usize, 
                 bases = bases.wrapping_add(1);
                 words = words.wrapping_add(parts);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LARGE, SAMPLE, sample};
+
+    #[test]
+    fn a_sample_sees_zeros_wherever_they_are() {
+        for len in [0, 1, SAMPLE - 1, SAMPLE, SAMPLE + 1, LARGE - 1, LARGE, LARGE + 1] {
+            let count = len.min(SAMPLE);
+            assert_eq!(sample(&vec![0.0; len]), (count, 0), "{len} zeros");
+            assert_eq!(sample(&vec![f32::NAN; len]), (count, count), "{len} others");
+        }
+        // Every other plane, row or column is zero.
+        for stretch in [1, 56, 112 * 112] {
+            let values: Vec<f32> = (0..LARGE).map(|k| (k / stretch % 2) as f32).collect();
+            let (count, other) = sample(&values);
+            assert!(count / 4 < other && other < count - count / 4, "{other} of {count} by {stretch}");
         }
     }
 }
