@@ -1,6 +1,6 @@
 """Races single convolutions of the middle layers against PyTorch's: ours, theirs, ours, theirs.
 
-    python benchmarks/peers/layers.py [THREADS [PAIRS]]
+    python benchmarks/peers/layers.py --threads 1
 
 Forward pass, input gradient and weight gradient of 32 images, in GFLOP/s and as share of the peak that our program
 measures beside each row (multiply-adds in registers). PyTorch runs channels_last. For filters of one pixel it also
@@ -9,8 +9,11 @@ program's figure is its fastest run, as in `cargo xtask bench kernels`; of sever
 benchmarks/record/.
 """
 
+import argparse
 import json
 import pathlib
+import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -19,31 +22,40 @@ import time
 
 import torch
 
-from record import ROOT, keep, machine
+from race import Failure, example_of, positive
+from record import keep, machine, relative
 
 BATCH = 32
-# As our program names them: name, input channels, filters, side of the filter, side of the image.
+SIZE = 224
+# As our program names them: the stage, the taps, channels and filters.
 LAYERS = [
-    ("layer2 3x3 128-128", 128, 128, 3, 28),
-    ("layer3 3x3 256-256", 256, 256, 3, 14),
-    ("layer2 1x1 128-512", 128, 512, 1, 28),
-    ("layer2 1x1 512-128", 512, 128, 1, 28),
-    ("layer3 1x1 256-1024", 256, 1024, 1, 14),
-    ("layer3 1x1 1024-256", 1024, 256, 1, 14),
+    "layer2 3x3 128-128", "layer3 3x3 256-256",
+    "layer2 1x1 128-512", "layer2 1x1 512-128", "layer3 1x1 256-1024", "layer3 1x1 1024-256",
 ]
 PASSES = ["forward", "input", "weight"]  # the last two: gradients
 
 
 def main():
-    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=positive, default=1, help="(default 1)")
+    parser.add_argument("--pairs", type=positive, default=3, help="(default 3)")
+    options = parser.parse_args()
+    try:
+        race(options.threads, options.pairs)
+    except Failure as failure:
+        sys.exit(f"layers: {failure}")
+    except KeyboardInterrupt:
+        sys.exit("layers: interrupted; nothing was kept")
+
+
+def race(threads, pairs):
     torch.set_num_threads(threads)
-    build = "cargo build --release -p kinone-kernels --example conv_speed"
-    subprocess.run(build.split(), cwd=ROOT, check=True)
+    program = example_of("kinone-kernels", "conv_speed")
+    sitting = machine()
     rows = []
     print(f"{threads} threads, batch {BATCH}, GFLOP/s (share of the peak): kinone, pytorch, its matrix product")
-    for name, *shape in LAYERS:
-        seen = [(kinone(name, threads), pytorch(*shape)) for _ in range(pairs)]
+    for name in LAYERS:
+        seen = [(kinone(program, name, threads), pytorch(*shape_of(name))) for _ in range(pairs)]
         row = {"layer": name, "peak": statistics.median(ours["peak"] for ours, _ in seen)}
         for part in PASSES:
             row[part] = {
@@ -55,8 +67,24 @@ def main():
             row["forward"]["product"] = statistics.median(theirs["product"] for _, theirs in seen)
         rows.append(row)
         show(row)
-    about = {"threads": threads, "batch": BATCH, "pairs": pairs, "versions": {"torch": torch.__version__}}
-    print(f"kept in {keep({**machine(), 'what': 'layers', **about, 'rows': rows}, 'race_layers')}")
+    record = {
+        "what": "race layers",
+        "command": shlex.join(["python", "benchmarks/peers/layers.py", *map(relative, sys.argv[1:])]),
+        **sitting,
+        "isa": seen[0][0]["isa"],
+        "threads": threads,
+        "batch": BATCH,
+        "pairs": pairs,
+        "versions": {"torch": torch.__version__},
+        "rows": rows,
+    }
+    print(f"kept in {keep(record, 'race_layers')}")
+
+
+def shape_of(name):
+    """Channels, filters, side of the filter and of the images: the second stage has an eighth of the input's side."""
+    stage, side, channels, filters = map(int, re.fullmatch(r"layer(\d) (\d)x\2 (\d+)-(\d+)", name).groups())
+    return channels, filters, side, SIZE >> (stage + 1)
 
 
 def show(row):
@@ -67,17 +95,18 @@ def show(row):
         print(f"  {part:<8} {figures}  kinone/pytorch {row[part]['ratio']:.3f}")
 
 
-def kinone(name, threads):
+def kinone(program, name, threads):
     """Our program's row of this layer, its pixels not zero."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "rows"
-        program = ROOT / "target/release/examples/conv_speed"
-        command = [program, str(threads), "224", name, "--record", file]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command = [program, str(threads), str(SIZE), name, "--record", str(file)]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL)
+        if done.returncode != 0:
+            raise Failure(f"{shlex.join(command)} failed ({done.returncode})")
         lines = [json.loads(line) for line in file.read_text().splitlines()]
     line = next(line for line in lines if line.get("layer") == name and line["algorithm"] == "direct")
     names = ["peak", "forward", "input_gradient", "weight_gradient"]
-    return dict(zip(["peak", *PASSES], (line[f"{field}_gflops"] for field in names)))
+    return {"isa": lines[0]["isa"], **dict(zip(["peak", *PASSES], (line[f"{field}_gflops"] for field in names)))}
 
 
 def pytorch(channels, filters, side, size):

@@ -77,6 +77,11 @@ impl Conv {
         self.kernel.0 * self.kernel.1
     }
 
+    /// Whether so many pixels are zero that their terms had better be left out, though that costs so much `more`.
+    fn is_sparse(&self, cpu: &Cpu, x: &[f32], more: f64) -> bool {
+        is_sparse(cpu, x, self.taps(), (self.group_channels() * self.taps(), self.group_filters()), more)
+    }
+
     /// The same convolution with long rows, where every position is one pixel.
     fn flattened(&self) -> Conv {
         if (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0)) {
@@ -151,8 +156,7 @@ pub fn forward_finished(
     }
     let taps = conv.forward_taps();
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
-    // To turn and to store the sums costs as much as 40 terms of each.
-    let sparse = is_sparse(cpu, x, taps.len(), filters, 40.0 / (channels * taps.len()) as f64);
+    let sparse = conv.is_sparse(cpu, x, 0.0);
     let y = SharedMut::new(y);
     for_groups(cpu, conv.groups, |group| {
         let patches = Patches {

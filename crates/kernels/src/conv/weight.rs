@@ -11,9 +11,7 @@ use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves, tree};
 use crate::memory::Buffer;
-use crate::product::{
-    LeafProduct, Outside, Panel, Step, Strewn, is_sparse, multiply_leaves, transpose, transpose_to,
-};
+use crate::product::{LeafProduct, Outside, Panel, Step, Strewn, multiply_leaves, transpose, transpose_to};
 use std::ops::Range;
 
 pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [f32]) {
@@ -36,9 +34,8 @@ pub(super) fn gradient(cpu: &Cpu, conv: &Conv, x: &[f32], dy: &[f32], dw: &mut [
     let (channels, filters) = (conv.group_channels(), conv.group_filters());
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
     let terms = leaves.iter().map(Range::len).max().unwrap_or(0);
-    // To pack `dy` costs as much as 40 rows, and the sums of a leaf as 80 terms.
-    let more = 40.0 / (channels * taps.len()) as f64 + 80.0 / terms as f64;
-    let sparse = is_sparse(cpu, x, taps.len(), filters, more);
+    // Here 40 rows stand for packing `dy`, and the sums of a leaf cost as much as 80 of its terms.
+    let sparse = conv.is_sparse(cpu, x, 80.0 / terms as f64);
     let dw = SharedMut::new(dw);
     super::for_groups(cpu, conv.groups, |group| {
         let patches = Patches {

@@ -30,19 +30,26 @@ const NEIGHBOURS: usize = 4;
 const LARGE: usize = 1 << 21;
 
 /// Whether so many of some values are zero, by a sample, that to leave out their terms saves time: of a product with
-/// that many filters, which meets each value with so many taps.
+/// that many terms and filters, which meets each value with so many taps.
 ///
 /// In units of what the loop of a full tile takes for all terms: tiles take about 1.1, and the terms that are left their
 /// share times [`pace`]. To find the bits costs as much as 40 filters of each term, or 16 where pixels are
-/// staged for several taps. `more` is what else a product costs with its terms left out. Measured, AVX-512.
-pub(crate) fn is_sparse(cpu: &Cpu, values: &[f32], taps: usize, filters: usize, more: f64) -> bool {
-    let (count, other) = sample(values);
-    if count == 0 || filters == 0 || !more.is_finite() {
+/// staged for several taps, and to turn and to store the sums as much as 40 terms of each filter. `more` is what is to be
+/// added. Measured, AVX-512.
+pub(crate) fn is_sparse(
+    cpu: &Cpu,
+    values: &[f32],
+    taps: usize,
+    (terms, filters): (usize, usize),
+    more: f64,
+) -> bool {
+    if values.is_empty() || terms == 0 || filters == 0 {
         return false;
     }
+    let (count, other) = sample(values);
     let of_filters = if taps > 1 { 16.0 } else { 40.0 };
     let left = pace(cpu) * other as f64 / count as f64;
-    let time = left + of_filters / filters as f64 + more;
+    let time = left + of_filters / filters as f64 + 40.0 / terms as f64 + more;
     perturb::zeros(count, other, time < 1.1)
 }
 
