@@ -131,6 +131,8 @@ pub(crate) trait Product: Sync {
     fn touched(&self, _columns: Range<usize>, _rows: Range<usize>, _lines: &mut Vec<*const f32>) {}
     /// Takes a tile `[rows.len()][panel.width]` of sums of a panel that has no place. Tiles of one product never overlap.
     fn store(&self, cpu: &Cpu, panel: &Panel, rows: Range<usize>, tile: &[f32]);
+    /// The same of sums turned round, `[columns.len()][rows.len()]`.
+    fn store_turned(&self, cpu: &Cpu, columns: Range<usize>, rows: Range<usize>, sums: &[f32]);
 }
 
 /// The memory of a product's outputs, and the distance from one row to the next.
@@ -165,17 +167,16 @@ impl Ahead {
     }
 
     /// The next `count` lines.
-    fn take(&mut self, count: usize, lines: &mut Vec<*const f32>) {
-        for _ in 0..count {
-            if self.next.1 == self.lines.len() {
-                self.next = (self.next.0 + 1, 0);
-            }
-            let (terms, line) = self.next;
-            if terms >= self.end || self.lines.is_empty() {
-                break;
-            }
-            lines.push(self.lines[line].wrapping_add(terms * self.step));
-            self.next.1 += 1;
+    fn take(&mut self, mut count: usize, lines: &mut Vec<*const f32>) {
+        while count > 0 && self.next.0 < self.end {
+            let (terms, first) = self.next;
+            let some = &self.lines[first..self.lines.len().min(first + count)];
+            lines.extend(some.iter().map(|line| line.wrapping_add(terms * self.step)));
+            count -= some.len();
+            self.next = match first + some.len() < self.lines.len() {
+                true => (terms, first + some.len()),
+                false => (terms + 1, 0),
+            };
         }
     }
 }
@@ -353,6 +354,8 @@ struct Work<'a, P: Product> {
     slot: usize,
     /// Tiles that have no place in the output.
     tiles: Buffer,
+    /// What some tiles ask for.
+    asked: Vec<*const f32>,
 }
 
 impl<'a, P: Product> Work<'a, P> {
@@ -369,7 +372,8 @@ impl<'a, P: Product> Work<'a, P> {
         let slot = block * kernel.width() + SLACK;
         let columns = Buffer::take(group * slot);
         let kept = if product.terms() > block { tiles * group } else { STACK } * kernel.width();
-        Work { cpu, product, kernel, left, rows, columns, slot, tiles: Buffer::take(kept * kernel.rows) }
+        let tiles = Buffer::take(kept * kernel.rows);
+        Work { cpu, product, kernel, left, rows, columns, slot, tiles, asked: Vec::new() }
     }
 
     /// Some rows of some panels. Their own pixels arrive block by block, then the first of those that come next.
@@ -408,11 +412,11 @@ impl<'a, P: Product> Work<'a, P> {
             };
             let lines = ahead.as_mut().map_or(0, |ahead| ahead.begin(soon));
             let share = lines.div_ceil(tiles.len() * panels.len());
-            let (mut kept, mut asked) = (0, Vec::new());
+            let mut kept = 0;
             for (index, stack) in order(tiles.clone(), (ROWS / kernel.rows).max(1), panels.len()) {
-                asked.clear();
+                self.asked.clear();
                 if let Some(ahead) = ahead {
-                    ahead.take(share * stack.len(), &mut asked);
+                    ahead.take(share * stack.len(), &mut self.asked);
                 }
                 let (panel, place) = (&panels[index], places[index]);
                 let rows = kernel.rows_of(stack.clone(), product.rows());
@@ -438,7 +442,7 @@ impl<'a, P: Product> Work<'a, P> {
                     right,
                     right_step,
                     next: None,
-                    asked: &asked,
+                    asked: &self.asked,
                     terms: block.len(),
                     to,
                     stride,

@@ -5,7 +5,7 @@ use super::pack::Weights;
 use super::planes::{Grid, Patches, Planes, Run};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::product::{self, Ahead, LINE, Output, Panel, Present, Product, SLACK, Step, Strewn};
+use crate::product::{self, Ahead, LINE, Output, Panel, Present, Product, SLACK, Step, Strewn, transpose_to};
 use crate::{Cpu, Task, perturb};
 use std::ops::Range;
 
@@ -146,7 +146,8 @@ impl Product for Direct<'_> {
         match group.longest {
             0..=4 => cpu.vectorize(Chunks::<4>(pack)),
             5..=8 => cpu.vectorize(Chunks::<8>(pack)),
-            _ => cpu.vectorize(Chunks::<16>(pack)),
+            9..64 => cpu.vectorize(Chunks::<16>(pack)),
+            _ => cpu.vectorize(Chunks::<64>(pack)),
         }
     }
 
@@ -249,14 +250,12 @@ impl Product for Direct<'_> {
 
     fn touched(&self, columns: Range<usize>, rows: Range<usize>, lines: &mut Vec<*const f32>) {
         let Target { memory, .. } = self.target;
-        let start = memory.pointer(0..0).cast_const();
         let residual = self.finish.and_then(|finish| finish.residual).map(<[f32]>::as_ptr);
-        for run in self.outputs().runs(columns) {
-            for row in rows.clone() {
-                let first = self.first(&run, row);
-                for at in (first..first + run.len).step_by(LINE) {
-                    lines.push(start.wrapping_add(at));
-                    lines.extend(residual.map(|residual| residual.wrapping_add(at)));
+        for start in std::iter::once(memory.pointer(0..0).cast_const()).chain(residual) {
+            for run in self.outputs().runs(columns.clone()) {
+                for row in rows.clone() {
+                    let first = start.wrapping_add(self.first(&run, row));
+                    lines.extend((0..run.len.div_ceil(LINE)).map(|line| first.wrapping_add(line * LINE)));
                 }
             }
         }
@@ -269,8 +268,7 @@ impl Product for Direct<'_> {
             let first = self.first(&run, rows.start);
             let len = (rows.len() - 1) * plane + run.len;
             let lines = Lines {
-                from: &tile[run.at..],
-                width: panel.width,
+                from: Some((&tile[run.at..], panel.width)),
                 rows: rows.clone(),
                 len: run.len,
                 first,
@@ -282,13 +280,28 @@ impl Product for Direct<'_> {
             cpu.vectorize(lines);
         }
     }
+
+    fn store_turned(&self, cpu: &Cpu, columns: Range<usize>, rows: Range<usize>, sums: &[f32]) {
+        let Target { memory, size, .. } = self.target;
+        let (plane, width) = (size.0 * size.1, rows.len());
+        for run in self.outputs().runs(columns) {
+            let first = self.first(&run, rows.start);
+            let to = memory.pointer(first..first + (rows.len() - 1) * plane + run.len);
+            let from = &sums[run.at * width..][..run.len * width];
+            // SAFETY: measured just now; tiles of one product do not overlap, and products of one call write other channels.
+            unsafe { transpose_to(cpu, (run.len, width), (from.as_ptr(), width), (to, plane)) };
+            if self.finish.is_some() {
+                let (rows, len, finish) = (rows.clone(), run.len, self.finish);
+                cpu.vectorize(Lines { from: None, rows, len, first, to, step: plane, finish });
+            }
+        }
+    }
 }
 
 /// Writes lines of sums, a row each.
 struct Lines<'a> {
-    from: &'a [f32],
-    /// From one line to the next.
-    width: usize,
+    /// The sums, and from one line to the next; none where they lie in the output.
+    from: Option<(&'a [f32], usize)>,
     rows: Range<usize>,
     len: usize,
     /// Where the first sum goes, in the output and in memory.
@@ -303,15 +316,16 @@ impl Task for Lines<'_> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let Lines { from, width, rows, len, first, to, step, finish } = self;
+        let Lines { from, rows, len, first, to, step, finish } = self;
         for (index, row) in rows.enumerate() {
-            let line = &from[index * width..][..len];
+            let line = from.map(|(from, width)| &from[index * width..][..len]);
             let at = index * step;
             // SAFETY: measured where this was made, and nobody else's.
             let to = unsafe { std::slice::from_raw_parts_mut(to.add(at), len) };
-            match finish {
-                Some(finish) => finish.line(row, first + at, Some(line), to),
-                None => to.copy_from_slice(line),
+            match (finish, line) {
+                (Some(finish), line) => finish.line(row, first + at, line, to),
+                (None, Some(line)) => to.copy_from_slice(line),
+                (None, None) => {}
             }
         }
     }

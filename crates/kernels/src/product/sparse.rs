@@ -23,11 +23,9 @@ const WORD: usize = u64::BITS as usize;
 /// Neighbouring rows whose bits are found together, and how many terms at once.
 const BESIDE: usize = 16;
 const HALF: usize = WORD / 2;
-/// So many values of an operand are looked at,
+/// So many values of an operand are looked at, and asked for so many before: they lie in memory, each in another place.
 const SAMPLE: usize = 1024;
-/// so many neighbours together in one with that many: it lies in memory, where most of the time goes into finding a place.
-const NEIGHBOURS: usize = 4;
-const LARGE: usize = 1 << 21;
+const SOON: usize = 32;
 
 /// Whether so many of some values are zero, by a sample, that to leave out their terms saves time: of a product with
 /// that many terms and filters, which meets each value with so many taps.
@@ -55,15 +53,19 @@ pub(crate) fn is_sparse(
 
 /// Looks at some values, spread over all: at how many, and how many of them are not zero.
 fn sample(values: &[f32]) -> (usize, usize) {
-    let together = if values.len() < LARGE { 1 } else { NEIGHBOURS };
-    let places = SAMPLE.min(values.len()) / together;
+    let count = SAMPLE.min(values.len());
     // Multiples of the golden ratio, less their whole part: whatever the sizes of planes and images.
     let at = |k: usize| {
         let fraction = (k as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((u128::from(fraction) * (values.len() - together + 1) as u128) >> 64) as usize
+        ((u128::from(fraction) * values.len() as u128) >> 64) as usize
     };
-    let seen = (0..places).flat_map(|k| &values[at(k)..][..together]);
-    (places * together, seen.filter(|value| **value != 0.0).count())
+    let ask = |k: usize| prefetch(values.as_ptr().wrapping_add(at(k)));
+    (0..SOON.min(count)).for_each(ask);
+    let seen = (0..count).map(|k| {
+        ask(k + SOON);
+        values[at(k)]
+    });
+    (count, seen.filter(|value| *value != 0.0).count())
 }
 
 /// How much longer a multiply-add takes in the loop of sparse operands, where half of the terms are left out, than in a
@@ -293,18 +295,18 @@ pub(super) unsafe fn rows<V: Lanes, const WIDE: usize>(raw: &Raw, first: usize, 
 
 #[cfg(test)]
 mod tests {
-    use super::{LARGE, SAMPLE, sample};
+    use super::{SAMPLE, sample};
 
     #[test]
     fn a_sample_sees_zeros_wherever_they_are() {
-        for len in [0, 1, SAMPLE - 1, SAMPLE, SAMPLE + 1, LARGE - 1, LARGE, LARGE + 1] {
+        for len in [0, 1, SAMPLE - 1, SAMPLE, SAMPLE + 1, 1 << 21] {
             let count = len.min(SAMPLE);
             assert_eq!(sample(&vec![0.0; len]), (count, 0), "{len} zeros");
             assert_eq!(sample(&vec![f32::NAN; len]), (count, count), "{len} others");
         }
         // Every other plane, row or column is zero.
         for stretch in [1, 56, 112 * 112] {
-            let values: Vec<f32> = (0..LARGE).map(|k| (k / stretch % 2) as f32).collect();
+            let values: Vec<f32> = (0..1 << 21).map(|k| (k / stretch % 2) as f32).collect();
             let (count, other) = sample(&values);
             assert!(count / 4 < other && other < count - count / 4, "{other} of {count} by {stretch}");
         }

@@ -68,6 +68,11 @@ unsafe fn whole_squares(
                 5 => x86::some_rows::<5>(len, from, to),
                 6 => x86::some_rows::<6>(len, from, to),
                 7 => x86::some_rows::<7>(len, from, to),
+                16.. if cpu.isa() == crate::Isa::Avx512 => {
+                    x86::sixteen_rows(len, from, to);
+                    done += 16;
+                    continue;
+                }
                 _ => x86::some_rows::<8>(len, from, to),
             }
         }
@@ -87,7 +92,8 @@ mod x86 {
         __m256, _mm_castps_si128, _mm_cvtss_f32, _mm_loadu_ps, _mm_movehl_ps, _mm_storel_epi64,
         _mm_storeu_ps, _mm256_castps128_ps256, _mm256_castps256_ps128, _mm256_extractf128_ps,
         _mm256_insertf128_ps, _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
-        _mm256_unpacklo_ps,
+        _mm256_unpacklo_ps, _mm512_castps128_ps512, _mm512_insertf32x4, _mm512_setzero_ps, _mm512_shuffle_ps,
+        _mm512_storeu_ps, _mm512_unpackhi_ps, _mm512_unpacklo_ps,
     };
 
     /// Four to eight rows, four terms at a time.
@@ -122,6 +128,53 @@ mod x86 {
         }
         while k < len {
             for i in 0..ROWS {
+                // SAFETY: one element, by the caller's promise.
+                unsafe { *to.add(k * to_stride + i) = *from.add(i * from_stride + k) };
+            }
+            k += 1;
+        }
+    }
+
+    /// Sixteen rows, four terms at a time: the columns fill cache lines.
+    ///
+    /// # Safety
+    /// The processor has AVX-512; the elements named by [`super::transpose_to`] are there.
+    #[target_feature(enable = "avx512f,avx2")]
+    pub(super) unsafe fn sixteen_rows(
+        len: usize,
+        (from, from_stride): (*const f32, usize),
+        (to, to_stride): (*mut f32, usize),
+    ) {
+        let mut k = 0;
+        while k + 4 <= len {
+            // Row i, and in the higher quarters rows i + 4, i + 8 and i + 12.
+            let mut r = [_mm512_setzero_ps(); 4];
+            for (i, row) in r.iter_mut().enumerate() {
+                // SAFETY: 4 terms of a row, below `len`.
+                unsafe {
+                    let from = |quarter: usize| _mm_loadu_ps(from.add((i + 4 * quarter) * from_stride + k));
+                    let all = _mm512_castps128_ps512(from(0));
+                    let all = _mm512_insertf32x4::<1>(all, from(1));
+                    let all = _mm512_insertf32x4::<2>(all, from(2));
+                    *row = _mm512_insertf32x4::<3>(all, from(3));
+                }
+            }
+            let (a, b) = (_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1]));
+            let (c, d) = (_mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3]));
+            let columns = [
+                _mm512_shuffle_ps::<0x44>(a, c),
+                _mm512_shuffle_ps::<0xee>(a, c),
+                _mm512_shuffle_ps::<0x44>(b, d),
+                _mm512_shuffle_ps::<0xee>(b, d),
+            ];
+            for (i, column) in columns.into_iter().enumerate() {
+                // SAFETY: the rows of term k + i, below `len`.
+                unsafe { _mm512_storeu_ps(to.add((k + i) * to_stride), column) };
+            }
+            k += 4;
+        }
+        while k < len {
+            for i in 0..16 {
                 // SAFETY: one element, by the caller's promise.
                 unsafe { *to.add(k * to_stride + i) = *from.add(i * from_stride + k) };
             }

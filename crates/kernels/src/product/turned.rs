@@ -18,7 +18,7 @@ use super::gaps::{Part, Present, Sorted, repair};
 use super::kernel::Kernel;
 use super::sparse::Bits;
 use super::tile::{Left, Tile};
-use super::{Ahead, Panel, Product, STACK, Strewn, after, cut, even, pack_left, transpose};
+use super::{Ahead, Panel, Product, STACK, Strewn, after, cut, even, pack_left};
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
 use crate::{Cpu, processor};
@@ -279,7 +279,6 @@ impl<P: Product> Turned<'_, P> {
         let share = ahead.as_ref().map_or(0, |(lines, _)| lines.div_ceil(calls * panels.len()));
         let back = BACK * STACK * self.kernel.rows;
         let room = if last { back.min(count) * self.kernel.width() } else { 0 };
-        let mut turned = Buffer::take(room);
         let mut ordered = Buffer::take(if place.is_some() { room } else { 0 });
         let (mut left_over, mut asked) = (sums, Vec::new());
         for panel in panels.clone() {
@@ -326,7 +325,8 @@ impl<P: Product> Turned<'_, P> {
                             if self.sparse {
                                 self.repair(columns.start + back.start, (rows, *width), from);
                             }
-                            self.store(columns.start, &back, (rows, *width), from, &mut turned);
+                            let back = columns.start + back.start..columns.start + back.end;
+                            product.store_turned(self.cpu, back, rows.clone(), from);
                         }
                         stored = some.end;
                     }
@@ -335,25 +335,11 @@ impl<P: Product> Turned<'_, P> {
             if let Some(place) = place.filter(|_| last) {
                 for back in cut(0..count, back) {
                     self.order(columns.start, &back, (rows, *width), (place, sums), &mut ordered);
-                    self.store(columns.start, &back, (rows, *width), &ordered, &mut turned);
+                    let back = columns.start + back.start..columns.start + back.end;
+                    product.store_turned(self.cpu, back, rows.clone(), &ordered);
                 }
             }
         }
-    }
-
-    /// Turns the sums `[column][width]` of some columns back, and stores them.
-    fn store(
-        &self,
-        first: usize,
-        some: &Range<usize>,
-        (rows, width): (&Range<usize>, usize),
-        sums: &[f32],
-        turned: &mut [f32],
-    ) {
-        let some = Panel::narrow(first + some.start..first + some.end);
-        let to = &mut turned[..some.width * width];
-        transpose(self.cpu, (some.width, width), (sums, width), (to, some.width));
-        self.product.store(self.cpu, &some, rows.clone(), to);
     }
 
     /// Puts the sums of some columns in order, and computes those once more that have to be.
