@@ -1,7 +1,7 @@
 //! The tile of outputs in registers, and the loop over k that computes it.
 
 use super::even;
-use super::lanes::{Lanes, prefetch, prefetch_far, prefetch_to_write};
+use super::lanes::{Lanes, prefetch, prefetch_to_write};
 use super::sparse::Bits;
 use super::values::Values;
 
@@ -175,11 +175,10 @@ pub(super) unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const W
         // SAFETY: the caller's promise.
         unsafe {
             let (first, now) = (first + tile * ROWS, raw.asked(tile));
-            // If one of two terms a turn asks, it is in some tiles the first and in the next ones the second.
-            let turn = (tile % WIDE, if L::BOTH { 0 } else { tile / WIDE % 2 });
+            let soon = L::soon(raw, tile, WIDE * V::COUNT, V::COUNT);
             match now {
-                [] => one::<V, L, ROWS, WIDE, false>(raw, first, turn, now),
-                _ => one::<V, L, ROWS, WIDE, true>(raw, first, turn, now),
+                [] => one::<V, L, ROWS, WIDE, false>(raw, first, soon, now),
+                _ => one::<V, L, ROWS, WIDE, true>(raw, first, soon, now),
             }
         }
     }
@@ -199,13 +198,12 @@ macro_rules! each_row {
 /// It asks for cache lines bit by bit where these lie far: a processor waits that has asked for more than a few dozen.
 ///
 /// # Safety
-/// As [`stack`], for `ROWS` rows. Of the right operand to come it asks for one register of some
-/// terms: `turn` says which one, and how many terms ahead.
+/// As [`stack`], for `ROWS` rows.
 #[inline(always)]
 unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, const ASKS: bool>(
     raw: &Raw,
     first: usize,
-    turn: (usize, usize),
+    soon: isize,
     asked: &[*const f32],
 ) {
     const { assert!(ROWS <= 8, "more rows than `each_row` repeats") };
@@ -238,14 +236,12 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
                 ask(i);
             });
         }
-        let mut left = L::of(raw, first);
-        let next = turn.0 * size_of::<V>() + turn.1 * raw.b_step * size_of::<f32>();
-        let next = raw.next.wrapping_add(next as isize);
+        let mut left = L::of(raw, first, soon);
         macro_rules! term {
             ($asks:expr) => {
                 let b = left.right();
                 if $asks {
-                    prefetch_far(b.wrapping_byte_offset(next));
+                    left.ask_right(soon);
                     left.ask();
                 }
                 let mut columns = [V::splat(0.0); WIDE];
