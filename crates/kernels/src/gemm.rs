@@ -8,7 +8,6 @@ use crate::Cpu;
 use crate::cpu::SharedMut;
 use crate::product::{
     self, LeafProduct, Output, Panel, Product, Step, Strewn, multiply, multiply_leaves, transpose,
-    transpose_to,
 };
 use std::ops::Range;
 
@@ -138,14 +137,6 @@ impl Product for Plain<'_> {
     }
     fn store(&self, _cpu: &Cpu, panel: &Panel, rows: Range<usize>, tile: &[f32]) {
         self.store_panel(panel, rows, tile);
-    }
-    fn store_turned(&self, cpu: &Cpu, columns: Range<usize>, rows: Range<usize>, sums: &[f32]) {
-        let (n, first) = (self.extents.n, rows.start * self.extents.n + columns.start);
-        let to = self.c.pointer(first..first + (rows.len() - 1) * n + columns.len());
-        let shape = (columns.len(), rows.len());
-        assert!(sums.len() >= shape.0 * shape.1, "too few sums");
-        // SAFETY: measured just now and by `pointer`; tiles of one product do not overlap.
-        unsafe { transpose_to(cpu, shape, (sums.as_ptr(), rows.len()), (to, n)) }
     }
 }
 

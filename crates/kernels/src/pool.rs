@@ -166,6 +166,8 @@ impl Pool {
         let theirs = work.panic.take();
         drop(work);
         if let Err(panic) = own {
+            // Two at once would end the process.
+            std::mem::forget(theirs);
             resume_unwind(panic);
         }
         if let Some(panic) = theirs {
@@ -205,7 +207,11 @@ impl Shared {
                 }
             }));
             if let Err(panic) = outcome {
-                lock(&self.work).panic.get_or_insert(panic);
+                match &mut lock(&self.work).panic {
+                    first @ None => *first = Some(panic),
+                    // To drop it could panic too, and then nobody would hear of this worker's end.
+                    Some(_) => std::mem::forget(panic),
+                }
             }
             let last = self.unfinished.fetch_sub(1, Ordering::SeqCst) == 1;
             if last && self.awaited.load(Ordering::SeqCst) {
@@ -275,6 +281,28 @@ mod tests {
                 pool.run(&|index| assert!(index != thrower, "thrown"));
             }));
             assert!(caught.is_err());
+        }
+        pool.run(&|_| {});
+    }
+
+    #[test]
+    fn panics_of_all_threads_whose_messages_panic_too_reach_the_caller_as_one() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("a message that panics");
+            }
+        }
+        let pool = Pool::new(3).unwrap();
+        for thrower in 0..2 {
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(&|index| {
+                    if index >= thrower {
+                        std::panic::panic_any(Bomb);
+                    }
+                });
+            }));
+            std::mem::forget(caught.unwrap_err().downcast::<Bomb>().unwrap());
         }
         pool.run(&|_| {});
     }

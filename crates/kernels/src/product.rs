@@ -57,7 +57,7 @@ pub(crate) fn block() -> usize {
 }
 /// Values of a cache line.
 pub(crate) const LINE: usize = 16;
-/// Values behind a panel in its slot, so that packing may write whole registers.
+/// Values behind a panel in its slot, so that packing may write whole registers: most terms, where it writes more.
 pub(crate) const SLACK: usize = 16;
 
 /// A product of two operands that are packed on demand.
@@ -131,8 +131,11 @@ pub(crate) trait Product: Sync {
     fn touched(&self, _columns: Range<usize>, _rows: Range<usize>, _lines: &mut Vec<*const f32>) {}
     /// Takes a tile `[rows.len()][panel.width]` of sums of a panel that has no place. Tiles of one product never overlap.
     fn store(&self, cpu: &Cpu, panel: &Panel, rows: Range<usize>, tile: &[f32]);
-    /// The same of sums turned round, `[columns.len()][rows.len()]`.
-    fn store_turned(&self, cpu: &Cpu, columns: Range<usize>, rows: Range<usize>, sums: &[f32]);
+    /// The same of sums turned round, `[columns.len()][rows.len()]`; of a product with strewn columns, or that keeps its
+    /// left operand.
+    fn store_turned(&self, _: &Cpu, _columns: Range<usize>, _rows: Range<usize>, _sums: &[f32]) {
+        unreachable!("a product that is never turned")
+    }
 }
 
 /// The memory of a product's outputs, and the distance from one row to the next.

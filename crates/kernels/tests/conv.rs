@@ -179,6 +179,8 @@ fn convolutions_at_the_limits_of_the_kernels_equal_their_definition() {
         // Images that serve as they are, their last values at the end of memory, or not.
         Conv { n: 7, c: 19, input: (5, 5), o: 11, ..pointwise },
         Conv { n: 2, c: 300, input: (3, 16), o: 4, ..pointwise },
+        // Several full panels together, some of them at the ends of images.
+        Conv { n: 6, c: 5, input: (13, 37), o: 7, ..pointwise },
         // Large planes that are not even packed, but for the panels that end within one.
         Conv { n: 2, c: 270, input: (32, 33), o: 9, ..pointwise },
         Conv { n: 1, c: 20, input: (64, 32), o: 64, ..pointwise },

@@ -147,6 +147,7 @@ impl Product for Direct<'_> {
             0..=4 => cpu.vectorize(Chunks::<4>(pack)),
             5..=8 => cpu.vectorize(Chunks::<8>(pack)),
             9..64 => cpu.vectorize(Chunks::<16>(pack)),
+            // A panel of four registers of AVX-512 in one run.
             _ => cpu.vectorize(Chunks::<64>(pack)),
         }
     }
@@ -325,6 +326,7 @@ impl Task for Lines<'_> {
             match (finish, line) {
                 (Some(finish), line) => finish.line(row, first + at, line, to),
                 (None, Some(line)) => to.copy_from_slice(line),
+                // They are there.
                 (None, None) => {}
             }
         }

@@ -121,7 +121,7 @@ pub(super) struct Raw {
     pub(super) left_next: isize,
     pub(super) b: *const f32,
     pub(super) b_step: usize,
-    /// From the right operand to the one to come, in bytes; 0 where there is none, to ask for what is there.
+    /// From the right operand to the one to come, in bytes; 0 where there is none, then what is asked for is there.
     pub(super) next: isize,
     pub(super) asked: *const *const f32,
     pub(super) asked_len: usize,

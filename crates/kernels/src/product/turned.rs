@@ -283,6 +283,7 @@ impl<P: Product> Turned<'_, P> {
         let (mut left_over, mut asked) = (sums, Vec::new());
         for panel in panels.clone() {
             let Panel { columns: rows, width } = &self.panels[panel];
+            assert!(rows.len() == *width, "rows that do not fill registers");
             let (sums, rest) = left_over.split_at_mut(count * width);
             left_over = rest;
             let next = match panel + 1 < panels.end {
