@@ -160,7 +160,7 @@ pub fn forward_finished(
     }
     let taps = conv.forward_taps();
     let grid = Grid { n: conv.n, size: conv.output(), step: conv.stride };
-    // Few positions need filters faster than these come from memory where zeros are left out, if all taps are one.
+    // Few positions need filters faster than these come from memory where zeros are left out, if there is one tap.
     let more = if conv.taps() == 1 { SCARCE / grid.positions() as f64 } else { 0.0 };
     let sparse = conv.is_sparse(cpu, x, more);
     let y = SharedMut::new(y);

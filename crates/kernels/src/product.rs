@@ -176,10 +176,8 @@ impl Ahead {
             let some = &self.lines[first..self.lines.len().min(first + count)];
             lines.extend(some.iter().map(|line| line.wrapping_add(terms * self.step)));
             count -= some.len();
-            self.next = match first + some.len() < self.lines.len() {
-                true => (terms, first + some.len()),
-                false => (terms + 1, 0),
-            };
+            let end = first + some.len();
+            self.next = if end < self.lines.len() { (terms, end) } else { (terms + 1, 0) };
         }
     }
 }

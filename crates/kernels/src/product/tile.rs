@@ -175,7 +175,7 @@ pub(super) unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const W
         // SAFETY: the caller's promise.
         unsafe {
             let (first, now) = (first + tile * ROWS, raw.asked(tile));
-            let soon = L::soon(raw, tile, WIDE * V::COUNT, V::COUNT);
+            let soon = L::soon(raw, tile, WIDE, V::COUNT);
             match now {
                 [] => one::<V, L, ROWS, WIDE, false>(raw, first, soon, now),
                 _ => one::<V, L, ROWS, WIDE, true>(raw, first, soon, now),

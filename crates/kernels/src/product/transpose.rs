@@ -1,6 +1,7 @@
 //! Exchanging rows and columns while copying: what packing mostly is.
 
 use crate::Cpu;
+use std::ops::Range;
 
 /// `to[k·to_stride + i] = from[i·from_stride + k]` for `i < rows`, `k < len`. Nothing else of `to` is touched.
 ///
@@ -33,8 +34,23 @@ pub(crate) unsafe fn transpose_to(
 ) {
     // SAFETY: the caller's promise.
     let done = unsafe { whole_squares(cpu, (rows, len), (from, from_stride), (to, to_stride)) };
-    for i in done..rows {
-        for k in 0..len {
+    // SAFETY: the caller's promise.
+    unsafe { one_by_one(done..rows, 0..len, (from, from_stride), (to, to_stride)) };
+}
+
+/// Some rows and terms of [`transpose_to`], number by number.
+///
+/// # Safety
+/// As [`transpose_to`].
+#[inline(always)]
+unsafe fn one_by_one(
+    rows: Range<usize>,
+    terms: Range<usize>,
+    (from, from_stride): (*const f32, usize),
+    (to, to_stride): (*mut f32, usize),
+) {
+    for k in terms {
+        for i in rows.clone() {
             // SAFETY: the caller's promise.
             unsafe { *to.add(k * to_stride + i) = *from.add(i * from_stride + k) };
         }
@@ -62,17 +78,17 @@ unsafe fn whole_squares(
         let (from, to) = ((from, from_stride), (to, to_stride));
         // SAFETY: the caller's promise; a `Cpu` with this `Isa` exists only where the processor has it.
         unsafe {
+            if rows - done >= 16 && cpu.isa() == crate::Isa::Avx512 {
+                x86::sixteen_rows(len, from, to);
+                done += 16;
+                continue;
+            }
             match rows - done {
                 0..=3 => break,
                 4 => x86::some_rows::<4>(len, from, to),
                 5 => x86::some_rows::<5>(len, from, to),
                 6 => x86::some_rows::<6>(len, from, to),
                 7 => x86::some_rows::<7>(len, from, to),
-                16.. if cpu.isa() == crate::Isa::Avx512 => {
-                    x86::sixteen_rows(len, from, to);
-                    done += 16;
-                    continue;
-                }
                 _ => x86::some_rows::<8>(len, from, to),
             }
         }
@@ -88,6 +104,7 @@ unsafe fn whole_squares(_: &Cpu, _: (usize, usize), _: (*const f32, usize), _: (
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::one_by_one;
     use std::arch::x86_64::{
         __m256, _mm_castps_si128, _mm_cvtss_f32, _mm_loadu_ps, _mm_movehl_ps, _mm_storel_epi64,
         _mm_storeu_ps, _mm256_castps128_ps256, _mm256_castps256_ps128, _mm256_extractf128_ps,
@@ -126,13 +143,8 @@ mod x86 {
             }
             k += 4;
         }
-        while k < len {
-            for i in 0..ROWS {
-                // SAFETY: one element, by the caller's promise.
-                unsafe { *to.add(k * to_stride + i) = *from.add(i * from_stride + k) };
-            }
-            k += 1;
-        }
+        // SAFETY: the caller's promise.
+        unsafe { one_by_one(0..ROWS, k..len, (from, from_stride), (to, to_stride)) };
     }
 
     /// Sixteen rows, four terms at a time: the columns fill cache lines.
@@ -173,13 +185,8 @@ mod x86 {
             }
             k += 4;
         }
-        while k < len {
-            for i in 0..16 {
-                // SAFETY: one element, by the caller's promise.
-                unsafe { *to.add(k * to_stride + i) = *from.add(i * from_stride + k) };
-            }
-            k += 1;
-        }
+        // SAFETY: the caller's promise.
+        unsafe { one_by_one(0..16, k..len, (from, from_stride), (to, to_stride)) };
     }
 
     /// The first values of a register, four to eight of them.

@@ -280,6 +280,7 @@ impl<P: Product> Turned<'_, P> {
         let back = BACK * STACK * self.kernel.rows;
         let room = if last { back.min(count) * self.kernel.width() } else { 0 };
         let mut ordered = Buffer::take(if place.is_some() { room } else { 0 });
+        let of_product = |some: &Range<usize>| columns.start + some.start..columns.start + some.end;
         let (mut left_over, mut asked) = (sums, Vec::new());
         for panel in panels.clone() {
             let Panel { columns: rows, width } = &self.panels[panel];
@@ -296,8 +297,7 @@ impl<P: Product> Turned<'_, P> {
                     asked.clear();
                     if last && product.is_far() {
                         // Sorted columns lie elsewhere, but all parts together are all of them.
-                        let some = columns.start + some.start..columns.start + some.end;
-                        product.touched(some, rows.clone(), &mut asked);
+                        product.touched(of_product(&some), rows.clone(), &mut asked);
                     }
                     if let Some((_, ahead)) = &mut ahead {
                         ahead.take(share, &mut asked);
@@ -326,8 +326,7 @@ impl<P: Product> Turned<'_, P> {
                             if self.sparse {
                                 self.repair(columns.start + back.start, (rows, *width), from);
                             }
-                            let back = columns.start + back.start..columns.start + back.end;
-                            product.store_turned(self.cpu, back, rows.clone(), from);
+                            product.store_turned(self.cpu, of_product(&back), rows.clone(), from);
                         }
                         stored = some.end;
                     }
@@ -336,8 +335,7 @@ impl<P: Product> Turned<'_, P> {
             if let Some(place) = place.filter(|_| last) {
                 for back in cut(0..count, back) {
                     self.order(columns.start, &back, (rows, *width), (place, sums), &mut ordered);
-                    let back = columns.start + back.start..columns.start + back.end;
-                    product.store_turned(self.cpu, back, rows.clone(), &ordered);
+                    product.store_turned(self.cpu, of_product(&back), rows.clone(), &ordered);
                 }
             }
         }

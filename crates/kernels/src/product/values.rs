@@ -11,11 +11,11 @@ pub(super) trait Values<const ROWS: usize>: Sized {
     const BOTH: bool;
     /// Of the rows from `first` on. Of the right operand to come it asks for what lies `soon` bytes away.
     unsafe fn of(raw: &Raw, first: usize, soon: isize) -> Self;
-    /// How far that is for the `index`-th tile of a stack, whose right operand has `across` columns in registers of so
-    /// many lanes: a tile asks for one register of some terms, those of one of two where one of two terms asks.
+    /// How far that is for the `index`-th tile of a stack, `wide` registers of so many lanes across: a tile asks for one
+    /// register of some terms, those of one of two where one of two terms asks.
     #[inline(always)]
-    fn soon(raw: &Raw, index: usize, across: usize, lanes: usize) -> isize {
-        let (wide, term) = (across / lanes, if Self::BOTH { 0 } else { index * lanes / across % 2 });
+    fn soon(raw: &Raw, index: usize, wide: usize, lanes: usize) -> isize {
+        let term = if Self::BOTH { 0 } else { index / wide % 2 };
         raw.next.wrapping_add(bytes(index % wide * lanes + term * raw.b_step))
     }
     /// The value of row `i` for this term.
@@ -57,8 +57,8 @@ impl<const ROWS: usize> Values<ROWS> for Packed {
         Packed { at: raw.a.wrapping_add(first * raw.terms), right: raw.b, soon, by }
     }
     #[inline(always)]
-    fn soon(raw: &Raw, index: usize, across: usize, _: usize) -> isize {
-        let (asks, lines) = (raw.terms.div_ceil(2), (raw.terms * across).div_ceil(LINE).max(1));
+    fn soon(raw: &Raw, index: usize, wide: usize, lanes: usize) -> isize {
+        let (asks, lines) = (raw.terms.div_ceil(2), (raw.terms * wide * lanes).div_ceil(LINE).max(1));
         raw.next.wrapping_add(if raw.next == 0 { 0 } else { bytes(index * asks % lines * LINE) })
     }
     #[inline(always)]
