@@ -6,6 +6,7 @@
 
 mod arena;
 mod kept;
+mod stream;
 
 use crate::perturb;
 use arena::{Arena, PAGE};
@@ -18,6 +19,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+pub(crate) use stream::Stream;
 
 const ALIGNMENT: usize = 64;
 /// Blocks of at least this many f32 come from the arena.

@@ -35,7 +35,7 @@ pub(crate) use sparse::is_sparse;
 pub(crate) use transpose::{transpose, transpose_to};
 
 use crate::cpu::SharedMut;
-use crate::memory::{Buffer, Form, Kept};
+use crate::memory::{Buffer, Form, Kept, Stream};
 use crate::{Cpu, Task};
 use kernel::Kernel;
 use std::ops::Range;
@@ -126,6 +126,10 @@ pub(crate) trait Product: Sync {
     /// Whether operands and outputs are too large to lie in a near cache.
     fn is_far(&self) -> bool {
         false
+    }
+    /// What writes outputs past the caches, if that is better.
+    fn past(&self) -> Option<Stream> {
+        None
     }
     /// The cache lines in which some outputs will be stored soon, and what will be added to them.
     fn touched(&self, _columns: Range<usize>, _rows: Range<usize>, _lines: &mut Vec<*const f32>) {}
@@ -357,6 +361,8 @@ struct Work<'a, P: Product> {
     tiles: Buffer,
     /// What some tiles ask for.
     asked: Vec<*const f32>,
+    /// If outputs go past the caches: of a product that has one block.
+    past: Option<Stream>,
 }
 
 impl<'a, P: Product> Work<'a, P> {
@@ -374,7 +380,8 @@ impl<'a, P: Product> Work<'a, P> {
         let columns = Buffer::take(group * slot);
         let kept = if product.terms() > block { tiles * group } else { STACK } * kernel.width();
         let tiles = Buffer::take(kept * kernel.rows);
-        Work { cpu, product, kernel, left, rows, columns, slot, tiles, asked: Vec::new() }
+        let past = if product.terms() <= block { product.past() } else { None };
+        Work { cpu, product, kernel, left, rows, columns, slot, tiles, asked: Vec::new(), past }
     }
 
     /// Some rows of some panels. Their own pixels arrive block by block, then the first of those that come next.
@@ -433,6 +440,8 @@ impl<'a, P: Product> Work<'a, P> {
                     None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
                 };
                 let last = block.end == terms;
+                let whole = to.align_offset(4 * LINE) == 0 && (stride | panel.width).is_multiple_of(LINE);
+                let past = self.past.is_some() && place.is_some() && whole;
                 let finish = place.filter(|_| last).and_then(|place| product.finish(rows.clone(), place));
                 let (right, right_step) = match &as_it_is {
                     Some(panels) => panels[index],
@@ -447,6 +456,7 @@ impl<'a, P: Product> Work<'a, P> {
                     terms: block.len(),
                     to,
                     stride,
+                    past,
                     from: (start > 0).then_some(to.cast_const()),
                     earlier: &[],
                     finish,

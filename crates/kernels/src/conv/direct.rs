@@ -4,7 +4,7 @@ use super::Tap;
 use super::pack::Weights;
 use super::planes::{Grid, Patches, Planes, Run};
 use crate::cpu::SharedMut;
-use crate::memory::Buffer;
+use crate::memory::{Buffer, Stream};
 use crate::product::{self, Ahead, LINE, Output, Panel, Present, Product, SLACK, Step, Strewn, transpose_to};
 use crate::{Cpu, Task, perturb};
 use std::ops::Range;
@@ -247,6 +247,10 @@ impl Product for Direct<'_> {
 
     fn is_far(&self) -> bool {
         self.patches.images.len().max(self.target.memory.len()) >= perturb::far(FAR)
+    }
+
+    fn past(&self) -> Option<Stream> {
+        Stream::of(self.target.memory.len())
     }
 
     fn touched(&self, columns: Range<usize>, rows: Range<usize>, lines: &mut Vec<*const f32>) {

@@ -5,7 +5,7 @@
 //! time.
 
 use crate::cpu::SharedMut;
-use crate::memory::Buffer;
+use crate::memory::{Buffer, Stream};
 use crate::{Cpu, Task};
 
 /// The pixels a thread takes at least.
@@ -33,10 +33,22 @@ pub(super) fn interleave(
     let zeros = vec![0.0; widest];
     let out = SharedMut::new(out);
     cpu.for_ranges(planes, GRAIN.div_ceil(plane), |range| {
+        let past = Stream::of(planes * plane);
+        let mut near = Buffer::take(if past.is_some() { plane } else { 0 });
         for index in range {
             // SAFETY: each plane is in one range only.
             let out = unsafe { out.slice(index * plane..(index + 1) * plane) };
-            cpu.vectorize(Plane { index, width, down: stride.0, across, phases, zeros: &zeros, out });
+            let whole = |out: &mut [f32]| {
+                cpu.vectorize(Plane { index, width, down: stride.0, across, phases, zeros: &zeros, out });
+            };
+            match &past {
+                Some(past) => {
+                    whole(&mut near);
+                    // SAFETY: nobody looks at the images before all of them are there.
+                    unsafe { past.copy(&near, out) };
+                }
+                None => whole(out),
+            }
         }
     });
 }

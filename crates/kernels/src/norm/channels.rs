@@ -11,6 +11,7 @@ use super::pooled::Unpool;
 use super::{Channels, Cotangent, Gradients, inverse_deviation, scale_and_shift, variance};
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves, tree};
+use crate::memory::{Buffer, Stream};
 use crate::sums::{Images, Planes, Terms, channel_leaf};
 use crate::{Cpu, Task};
 use std::array::from_fn;
@@ -54,8 +55,13 @@ impl Batch {
     }
 
     fn plane(&self, n: usize, c: usize) -> Range<usize> {
-        let start = (n * self.shape.c + c) * self.shape.plane();
-        start..start + self.shape.plane()
+        self.planes(n, &(c..c + 1))
+    }
+
+    /// Where the planes of some channels of an image lie.
+    fn planes(&self, n: usize, channels: &Range<usize>) -> Range<usize> {
+        let at = |c: usize| (n * self.shape.c + c) * self.shape.plane();
+        at(channels.start)..at(channels.end)
     }
 
     /// Sums over each channel of a block, into `sums`; `leaves` is scratch. `before` is called with each image and channel
@@ -90,6 +96,20 @@ impl Batch {
             let add = |a: [f64; 2], b: [f64; 2]| from_fn(|k| a[k] + b[k]);
             sums.push(tree(self.leaves.len(), of_leaf, add).unwrap_or([0.0; 2]));
         }
+    }
+}
+
+/// What writes the planes of a block past the caches, from where they are computed.
+struct Past {
+    stream: Stream,
+    near: Buffer,
+}
+
+impl Past {
+    /// For an output that had better be written so.
+    fn of(batch: &Batch) -> Option<Past> {
+        let near = |stream| Past { stream, near: Buffer::take(batch.block * batch.shape.plane()) };
+        Stream::of(batch.shape.len()).map(near)
     }
 }
 
@@ -182,18 +202,25 @@ impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
         let batch = self.batch;
         let mut scratch = Scratch::default();
         let mut constants = Vec::new();
+        let mut past = Past::of(batch);
         for first in self.channels.clone().step_by(batch.block) {
             let block = first..(first + batch.block).min(self.channels.end);
             // SAFETY: the inputs are borrowed as slices to read: nobody writes them; each channel is in one range only.
             unsafe { self.statistics.of_block(batch, self.x[0], &block, &mut scratch, &mut constants) };
             // The last image is the one still in the nearest cache.
             for n in (0..batch.shape.n).rev() {
-                for (c, constants) in block.clone().zip(&constants) {
-                    // SAFETY: as above for the inputs, and each plane of the output is in one range only.
-                    let (x, y) = unsafe {
-                        (self.x.map(|x| x.rows(n, c, 0..batch.shape.h)), self.y.slice(batch.plane(n, c)))
-                    };
-                    map_plane(self.map, x, *constants, y);
+                // SAFETY: each plane of the output is in one range only.
+                let y = unsafe { self.y.slice(batch.planes(n, &block)) };
+                let to = past.as_mut().map_or(&mut *y, |past| &mut past.near);
+                let to = to.chunks_exact_mut(batch.shape.plane().max(1));
+                for ((c, constants), to) in block.clone().zip(&constants).zip(to) {
+                    // SAFETY: as above.
+                    let x = unsafe { self.x.map(|x| x.rows(n, c, 0..batch.shape.h)) };
+                    map_plane(self.map, x, *constants, to);
+                }
+                if let Some(Past { stream, near }) = &past {
+                    // SAFETY: nobody looks at the output before all of it is there.
+                    unsafe { stream.copy(&near[..y.len()], y) };
                 }
             }
         }
@@ -269,6 +296,8 @@ impl<P: Pass<N>, const N: usize> Task for Backward<'_, P, N> {
         let wanted = self.over.is_some() || self.images.iter().any(Option::is_some);
         let mut scratch = Scratch::default();
         let (mut terms, mut constants): (Vec<_>, Vec<Constants>) = (Vec::new(), Vec::new());
+        // Planes of dy are in a near cache, and what is written over them too.
+        let mut past = if self.images[0].is_some() { Past::of(batch) } else { None };
         for first in self.range.clone().step_by(batch.block) {
             let block = first..(first + batch.block).min(self.range.end);
             terms.clear();
@@ -301,9 +330,20 @@ impl<P: Pass<N>, const N: usize> Task for Backward<'_, P, N> {
             if wanted {
                 // The last image is the one still in the nearest cache.
                 for n in (0..batch.shape.n).rev() {
+                    // SAFETY: this thread alone looks at and writes these planes.
+                    let mut dx = self.images[0].map(|dx| unsafe { dx.slice(batch.planes(n, &block)) });
+                    let to = match (&mut past, &mut dx) {
+                        (Some(past), Some(_)) => &mut *past.near,
+                        (_, dx) => dx.as_deref_mut().unwrap_or_default(),
+                    };
+                    let mut to = to.chunks_exact_mut(batch.shape.plane().max(1));
                     for (c, constants) in block.clone().zip(&constants) {
-                        // SAFETY: this thread alone looks at and writes these planes.
-                        unsafe { self.plane(n, c, *constants) };
+                        // SAFETY: as above.
+                        unsafe { self.plane(n, c, *constants, to.next()) };
+                    }
+                    if let (Some(Past { stream, near }), Some(dx)) = (&past, dx) {
+                        // SAFETY: nobody looks at the gradient before all of it is there.
+                        unsafe { stream.copy(&near[..dx.len()], dx) };
                     }
                 }
             }
@@ -315,24 +355,22 @@ impl<P: Pass<N>, const N: usize> Backward<'_, P, N> {
     /// # Safety
     /// Nobody else touches plane (n, c) of what is written.
     #[inline(always)]
-    unsafe fn plane(&self, n: usize, c: usize, constants: Constants) {
+    unsafe fn plane(&self, n: usize, c: usize, constants: Constants, to_x: Option<&mut [f32]>) {
         let (dx, dz) = (Dx(self.pass), Dz(self.pass));
         let place = self.batch.plane(n, c);
         let rows = 0..self.batch.shape.h;
-        let [to_x, to_residual] = self.images;
         // SAFETY: the caller's promise; dy is read here, and written below when this is no longer looked at.
         let mut values = unsafe { self.values.map(|values| values.rows(n, c, rows.clone())) };
-        if let (Some(to), Some(over), true) = (to_x, self.over, P::RESIDUAL) {
-            values[0] = &[];
-            // SAFETY: the caller's promise, and the slice of dy is gone.
-            let (to, over) = unsafe { (to.slice(place.clone()), over.slice(place)) };
-            return map_plane_and_over(dx, dz, values, constants, to, over);
-        }
         if let Some(to) = to_x {
-            // SAFETY: the caller's promise.
-            map_plane(dx, values, constants, unsafe { to.slice(place.clone()) });
+            if let (Some(over), true) = (self.over, P::RESIDUAL) {
+                values[0] = &[];
+                // SAFETY: the caller's promise, and the slice of dy is gone.
+                let over = unsafe { over.slice(place) };
+                return map_plane_and_over(dx, dz, values, constants, to, over);
+            }
+            map_plane(dx, values, constants, to);
         }
-        if let Some(to) = to_residual {
+        if let Some(to) = self.images[1] {
             // SAFETY: the caller's promise.
             map_plane(dz, values, constants, unsafe { to.slice(place.clone()) });
         }

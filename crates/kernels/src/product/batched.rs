@@ -96,6 +96,7 @@ impl Tiles {
             terms,
             to: sums.to,
             stride: sums.stride,
+            past: false,
             from: sums.from,
             earlier: sums.earlier,
             finish: None,

@@ -1,5 +1,6 @@
 //! The loops of every instruction set: a table of tile shapes, and the choice among them.
 
+use super::LINE;
 use super::lanes::{Lanes, Plain};
 use super::sparse::{self, Beside};
 use super::tile::{Left, Raw, Tile, stack};
@@ -116,6 +117,8 @@ impl Kernel {
         };
         let last = last * tile.right_step + width;
         assert!(tile.terms == 0 || tile.right.len() >= last, "a short right operand");
+        let lines = tile.to.align_offset(4 * LINE) == 0 && (tile.stride | width).is_multiple_of(LINE);
+        assert!(!tile.past || lines, "outputs that are not whole cache lines");
         let none = (std::ptr::null(), std::ptr::null(), std::ptr::null(), false);
         let (scale, shift, residual, relu) = tile.finish.map_or(none, |finish| {
             assert!(finish.scale.len() >= rows && finish.shift.len() >= rows, "too few constants");
@@ -143,6 +146,7 @@ impl Kernel {
             words: words.as_ptr(),
             c: tile.to,
             stride: tile.stride,
+            past: tile.past,
             from: tile.from.unwrap_or(std::ptr::null()),
             earlier: tile.earlier.as_ptr(),
             earlier_len: tile.earlier.len(),

@@ -13,6 +13,10 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// As above, and `COUNT` values can be written at `to`.
     unsafe fn store(self, to: *mut f32);
+    /// [`Lanes::store`] past the caches where there is such a store. A fence has to follow.
+    /// # Safety
+    /// As above, and `to` lies on a boundary of registers. Nobody looks there before the fence.
+    unsafe fn store_past(self, to: *mut f32);
     /// `self·b + c`, rounded once.
     /// # Safety
     /// The processor has the instruction set.
@@ -78,6 +82,11 @@ impl Lanes for Plain {
         unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
     }
     #[inline(always)]
+    unsafe fn store_past(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(to) }
+    }
+    #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
         Plain(super::fma::fma(self.0, b.0, c.0))
     }
@@ -97,7 +106,7 @@ impl Lanes for Plain {
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! lanes {
-    ($register:ty, $count:literal, $splat:ident, $load:ident, $store:ident, $add:ident, |$x:ident| $relu:expr,
+    ($register:ty, $count:literal, $splat:ident, $load:ident, $store:ident, $past:ident, $add:ident, |$x:ident| $relu:expr,
      |$y:ident| $other:expr, |$a:ident, $b:ident, $c:ident| $fma:expr) => {
         impl Lanes for $register {
             const COUNT: usize = $count;
@@ -115,6 +124,11 @@ macro_rules! lanes {
             unsafe fn store(self, to: *mut f32) {
                 // SAFETY: the caller's promise.
                 unsafe { $store(to, self) }
+            }
+            #[inline(always)]
+            unsafe fn store_past(self, to: *mut f32) {
+                // SAFETY: the caller's promise.
+                unsafe { $past(to, self) }
             }
             #[inline(always)]
             unsafe fn fma(self, b: Self, c: Self) -> Self {
@@ -149,8 +163,8 @@ mod x86 {
     use std::arch::x86_64::{
         __m256, __m512, _CMP_NEQ_UQ, _mm256_add_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
         _mm256_max_ps, _mm256_movemask_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
-        _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_set1_ps,
-        _mm512_setzero_ps, _mm512_storeu_ps,
+        _mm256_stream_ps, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
+        _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_stream_ps,
     };
     // The greater of two is here the second where neither is: the first argument must be the zero.
     lanes!(
@@ -159,6 +173,7 @@ mod x86 {
         _mm512_set1_ps,
         _mm512_loadu_ps,
         _mm512_storeu_ps,
+        _mm512_stream_ps,
         _mm512_add_ps,
         |x| _mm512_max_ps(_mm512_setzero_ps(), x),
         |x| _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(x, _mm512_setzero_ps()).into(),
@@ -170,6 +185,7 @@ mod x86 {
         _mm256_set1_ps,
         _mm256_loadu_ps,
         _mm256_storeu_ps,
+        _mm256_stream_ps,
         _mm256_add_ps,
         |x| _mm256_max_ps(_mm256_setzero_ps(), x),
         |x| _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(x, _mm256_setzero_ps())) as u64,
@@ -189,6 +205,7 @@ mod arm {
         4,
         vdupq_n_f32,
         vld1q_f32,
+        vst1q_f32,
         vst1q_f32,
         vaddq_f32,
         |x| vbslq_f32(vcgtq_f32(vdupq_n_f32(0.0), x), vdupq_n_f32(0.0), x),

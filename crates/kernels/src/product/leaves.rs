@@ -440,6 +440,7 @@ impl<P: LeafProduct> Piece<'_, P> {
                         terms: left.terms(),
                         to: slots.wrapping_add(chain.sum * size),
                         stride: panel.width,
+                        past: false,
                         from: chain.resume.then(|| slots.wrapping_add(chain.sum * size).cast_const()),
                         earlier: &earlier,
                         finish: None,

@@ -23,6 +23,8 @@ pub(super) struct Tile<'a> {
     pub(super) to: *mut f32,
     /// From one row of outputs to the next.
     pub(super) stride: usize,
+    /// Whether they go there past the caches: a fence has to follow, and each row of outputs is whole cache lines.
+    pub(super) past: bool,
     /// What the sums begin with instead of +0, laid out as the outputs: it may be what lies there.
     pub(super) from: Option<*const f32>,
     /// Sums of earlier leaves, laid out as the outputs, each added on the left of what is there, in this order.
@@ -132,6 +134,7 @@ pub(super) struct Raw {
     pub(super) words: *const u64,
     pub(super) c: *mut f32,
     pub(super) stride: usize,
+    pub(super) past: bool,
     /// Null for +0.
     pub(super) from: *const f32,
     pub(super) earlier: *const *const f32,
@@ -223,7 +226,7 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
         }
         let ask = |i: usize| {
             for j in 0..WIDE {
-                if raw.from.is_null() {
+                if raw.from.is_null() && !raw.past {
                     prefetch_to_write(c.wrapping_add(at(i, j)));
                 }
                 if !raw.residual.is_null() {
@@ -304,6 +307,14 @@ unsafe fn one<V: Lanes, L: Values<ROWS>, const ROWS: usize, const WIDE: usize, c
                     sums[i][j] = if raw.relu { sum.relu() } else { sum };
                 }
             });
+        }
+        if raw.past {
+            each_row!(i < ROWS, {
+                for j in 0..WIDE {
+                    sums[i][j].store_past(c.add(at(i, j)));
+                }
+            });
+            return;
         }
         each_row!(i < ROWS, {
             for j in 0..WIDE {

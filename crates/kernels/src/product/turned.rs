@@ -312,6 +312,7 @@ impl<P: Product> Turned<'_, P> {
                         terms: part.terms,
                         to,
                         stride: *width,
+                        past: false,
                         from: (block.start > 0).then_some(to.cast_const()),
                         earlier: &[],
                         finish: None,
