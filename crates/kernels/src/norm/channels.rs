@@ -214,6 +214,8 @@ impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
                 let to = past.as_mut().map_or(&mut *y, |past| &mut past.near);
                 let to = to.chunks_exact_mut(batch.shape.plane().max(1));
                 for ((c, constants), to) in block.clone().zip(&constants).zip(to) {
+                    // The first was looked at just now.
+                    self.x[1..].iter().for_each(|x| x.ask(n.wrapping_sub(1), c, 0));
                     // SAFETY: as above.
                     let x = unsafe { self.x.map(|x| x.rows(n, c, 0..batch.shape.h)) };
                     map_plane(self.map, x, *constants, to);

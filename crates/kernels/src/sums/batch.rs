@@ -4,10 +4,16 @@ use super::{Terms, Values, leaf_sum_of_parts};
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves, tree};
 use crate::memory::size;
+use crate::product::{LINE, prefetch_far};
 use crate::{Cpu, Task};
 use std::array::from_fn;
 use std::marker::PhantomData;
 use std::ops::Range;
+
+/// Values of the next image's plane that are asked for while one is looked at, from planes that are not too short for it:
+/// a processor fetches ahead line by line, but learns anew where a plane begins.
+const SOON: usize = 512;
+const SHORT: usize = 128;
 
 /// The shape of a batch of images, stored as `[n, c, h, w]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,6 +228,17 @@ impl<'a> Planes<'a> {
         // SAFETY: inside the array by the assertion, not written by the caller's promise.
         unsafe { std::slice::from_raw_parts(self.start.add(start), rows.len() * w) }
     }
+
+    /// Asks for the beginning of channel `c` of image `n`, from a row on, if there is one.
+    #[inline(always)]
+    pub(crate) fn ask(self, n: usize, c: usize, row: usize) {
+        let Images { h, w, .. } = self.shape;
+        let len = h.saturating_sub(row) * w;
+        if len >= SHORT && n < self.shape.n {
+            let start = self.start.wrapping_add(((n * self.shape.c + c) * h + row) * w);
+            (0..len.min(SOON)).step_by(LINE).for_each(|at| prefetch_far(start.wrapping_add(at)));
+        }
+    }
 }
 
 /// The sums of channel `c` over one leaf, on this thread. For use inside a [`Task`].
@@ -236,8 +253,10 @@ pub(crate) unsafe fn channel_leaf<const N: usize, const K: usize>(
     terms: impl Terms<N, K>,
 ) -> [f64; K] {
     let part = |n: usize| {
+        let n = samples.start + n;
+        x.iter().for_each(|x| x.ask(n + 1, c, rows.start));
         // SAFETY: the caller's promise.
-        x.map(|x| unsafe { x.rows(samples.start + n, c, rows.clone()) })
+        x.map(|x| unsafe { x.rows(n, c, rows.clone()) })
     };
     leaf_sum_of_parts(terms, samples.len(), part)
 }
