@@ -9,7 +9,7 @@ use crate::onnx::{Fragment, Unsupported, Value};
 use crate::real::Real;
 use crate::shape::{Shape, ShapeError};
 use kinone_kernels::memory::Kept;
-use kinone_kernels::{Cpu, Task};
+use kinone_kernels::{Cpu, Task, accumulate};
 use std::fmt::Debug;
 use std::ops::Index;
 
@@ -234,6 +234,9 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
     /// The input, of the output's size, whose gradient [`Operator::vjp_over`] writes over the cotangent.
     const OVER: Option<usize> = None;
 
+    /// Whether [`Operator::vjp_over_sum`] does better than to add first.
+    const OVER_SUM: bool = false;
+
     /// The shapes it produces from these inputs.
     ///
     /// # Errors
@@ -261,6 +264,19 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
     fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]) {
         let _ = (cpu, saved, dy, dx);
         unreachable!("{} writes nothing over its cotangent", Self::DOC.name);
+    }
+
+    /// [`Operator::vjp_over`] of the cotangent `dy + more`, written over `dy`. The same bits.
+    fn vjp_over_sum(
+        &self,
+        cpu: &Cpu,
+        saved: &Saved<f32>,
+        dy: &mut [f32],
+        more: &[f32],
+        dx: &mut [Slot<f32>],
+    ) {
+        accumulate(cpu, dy, more);
+        self.vjp_over(cpu, saved, dy, dx);
     }
 
     /// Whether a gradient with respect to input `k` exists (labels and masks have none).
@@ -326,6 +342,10 @@ pub trait Primitive: Debug + Send + Sync {
     fn over(&self) -> Option<usize>;
     /// See [`Operator::vjp_over`].
     fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]);
+    /// See [`Operator::OVER_SUM`].
+    fn is_over_sum(&self) -> bool;
+    /// See [`Operator::vjp_over_sum`].
+    fn vjp_over_sum(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], more: &[f32], dx: &mut [Slot<f32>]);
     /// See [`Operator::is_differentiable`].
     fn is_differentiable(&self, k: usize) -> bool;
     /// See [`Operator::onnx`].
@@ -356,6 +376,19 @@ impl<O: Operator> Primitive for O {
     }
     fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]) {
         Operator::vjp_over(self, cpu, saved, dy, dx);
+    }
+    fn is_over_sum(&self) -> bool {
+        O::OVER_SUM
+    }
+    fn vjp_over_sum(
+        &self,
+        cpu: &Cpu,
+        saved: &Saved<f32>,
+        dy: &mut [f32],
+        more: &[f32],
+        dx: &mut [Slot<f32>],
+    ) {
+        Operator::vjp_over_sum(self, cpu, saved, dy, more, dx);
     }
     fn is_differentiable(&self, k: usize) -> bool {
         Operator::is_differentiable(self, k)

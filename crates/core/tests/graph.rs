@@ -24,6 +24,47 @@ fn a_value_used_twice_gets_both_contributions() {
     assert_eq!(adjoints.of(&b).unwrap().data(), [1.0, 1.0]);
 }
 
+/// Fused, the last contribution is added where the gradient is computed: with the bits of separate operators, also where
+/// the residual has no gradient, and where the sum is asked for.
+#[test]
+fn contributions_that_wait_for_their_operator_are_added_in_order() {
+    let values =
+        |scale: f32| (0..24).map(|k| scale * ((k * 7 + 3) % 23 - 10) as f32 / 9.0).collect::<Vec<_>>();
+    let images = |scale: f32| Array::new([2, 2, 2, 3], &values(scale)).unwrap();
+    let run = |fused: bool, residual: &Tensor, uses: usize, asked: bool| {
+        let (x, gamma, beta) = (Tensor::variable(images(1.0)), variable(&[0.7, 1.3]), variable(&[0.1, -0.2]));
+        let y = if fused {
+            x.batch_norm2d_add_relu(&gamma, &beta, residual, 1e-5).unwrap().0
+        } else {
+            let (z, _) = x.batch_norm2d(&gamma, &beta, 1e-5).unwrap();
+            z.add(residual).unwrap().relu().unwrap()
+        };
+        let factor = |k: usize| Tensor::constant(images([1.0, 1.0e7, -1.0e7, 0.3][k]));
+        let mut sum = y.mul(&factor(0)).unwrap();
+        for k in 1..uses {
+            sum = sum.add(&y.mul(&factor(k)).unwrap()).unwrap();
+        }
+        let also = if asked { vec![&y] } else { Vec::new() };
+        let adjoints = sum.backward_from(ones(&sum), &also).unwrap();
+        let bits =
+            |t: &Tensor| adjoints.of(t).map(|a| a.data().iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        [bits(&x), bits(&gamma), bits(&beta), bits(residual), bits(&y)]
+    };
+    for residual in [Tensor::variable(images(0.5)), Tensor::constant(images(0.5))] {
+        for uses in 1..=4 {
+            for asked in [false, true] {
+                let apart = run(false, &residual, uses, asked);
+                assert!(apart[0].is_some() && apart[4].is_some() == asked);
+                assert_eq!(
+                    run(true, &residual, uses, asked),
+                    apart,
+                    "{uses} uses, the sum asked for: {asked}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn adjoints_of_inner_values_come_on_request() {
     let a = variable(&[1.0, -2.0]);

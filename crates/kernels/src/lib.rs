@@ -7,6 +7,7 @@
 //! Reading order: [`cpu`] (which instructions, how many threads), [`pool`] (who works on what), `shares.rs` (in which
 //! shares), [`memory`] (where results go), then the kernels.
 
+mod accumulate;
 pub mod conv;
 pub mod cpu;
 mod denormals;
@@ -25,4 +26,5 @@ pub mod rows;
 mod shares;
 pub mod sums;
 
+pub use accumulate::accumulate;
 pub use cpu::{Cpu, CpuError, Isa, Task};

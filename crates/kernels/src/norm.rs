@@ -14,7 +14,7 @@ pub mod reference;
 pub use pooled::{Pooled, Unpool, train_backward_pooled, train_forward_pooled};
 
 use crate::sums::{Images, channel_dot_sums};
-use crate::{Cpu, Task};
+use crate::{Cpu, Task, accumulate};
 use apply::{Affine, Scale, over_planes};
 
 /// What normalization needs of each channel; every slice has `c` values.
@@ -57,6 +57,8 @@ pub enum Cotangent<'a> {
     Kept(&'a [f32]),
     /// To be read and written over: with the gradient of the residual if there is one, otherwise with that of x.
     Spent(&'a mut [f32]),
+    /// The first plus the second, which is to be read; the first then as if spent.
+    Added(&'a mut [f32], &'a [f32]),
     /// To be made of what was pooled, and then as if spent.
     Pooled(Unpool<'a>, &'a mut [f32]),
 }
@@ -198,6 +200,17 @@ pub fn train_backward(
     mask: Mask,
     gradients: Gradients,
 ) {
+    let dy = match (dy, mask) {
+        (Cotangent::Added(dy, more), Mask::AddRelu(y)) => {
+            let (x, pass) = ([&[], x, y, more], apply::SumWhereOutput);
+            return channels::backward(cpu, shape, x, Cotangent::Spent(dy), channels, None, pass, gradients);
+        }
+        (Cotangent::Added(dy, more), _) => {
+            accumulate(cpu, dy, more);
+            Cotangent::Spent(dy)
+        }
+        (dy, _) => dy,
+    };
     match mask {
         Mask::Nothing => channels::backward(cpu, shape, [&[], x], dy, channels, None, apply::All, gradients),
         Mask::Relu(beta) => {

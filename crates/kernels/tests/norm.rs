@@ -59,8 +59,15 @@ fn forward_equals_its_definition() {
 
 type Backward<'a> = &'a dyn Fn(Cotangent, Gradients);
 
-/// dx, dresidual, dgamma and dbeta: those of the bits of `wanted`, the first that applies over dy where `spent`.
-fn run(shape: Images, dy: &Odd, wanted: usize, spent: Option<usize>, backward: Backward) -> [Odd; 4] {
+/// dx, dresidual, dgamma and dbeta: those of the bits of `wanted`, the first that applies over dy where `spent`; then
+/// something may be added to dy.
+fn run(
+    shape: Images,
+    (dy, more): (&Odd, Option<&Odd>),
+    wanted: usize,
+    spent: Option<usize>,
+    backward: Backward,
+) -> [Odd; 4] {
     let mut out = [shape.len(), shape.len(), shape.c, shape.c].map(Odd::poisoned);
     let mut over = dy.clone();
     let [dx, dresidual, dgamma, dbeta] = &mut out;
@@ -71,7 +78,12 @@ fn run(shape: Images, dy: &Odd, wanted: usize, spent: Option<usize>, backward: B
         dgamma: place(2).then_some(&mut **dgamma),
         dbeta: place(3).then_some(&mut **dbeta),
     };
-    backward(if spent.is_some() { Cotangent::Spent(&mut over) } else { Cotangent::Kept(dy) }, gradients);
+    let cotangent = match (spent, more) {
+        (Some(_), Some(more)) => Cotangent::Added(&mut over, more),
+        (Some(_), None) => Cotangent::Spent(&mut over),
+        (None, _) => Cotangent::Kept(dy),
+    };
+    backward(cotangent, gradients);
     if let Some(place) = spent {
         out[place] = over;
     }
@@ -83,24 +95,43 @@ fn backward_equals_its_definition_whatever_is_wanted_and_wherever_it_goes() {
     let mut random = Random(2);
     let cpus = cpus();
     for (case, shape) in shapes(&mut random).into_iter().enumerate() {
-        let [x, dy, y] = [0; 3].map(|_| values(&mut random, case, shape.len()));
+        let [x, dy, y, first, more] = [0; 5].map(|_| values(&mut random, case, shape.len()));
+        let mut sum = first.clone();
+        sum.iter_mut().zip(more.iter()).for_each(|(sum, more)| *sum += more);
         let [mean, invstd, gamma, beta] = [0; 4].map(|_| random.values(shape.c));
         let channels = Channels { mean: &mean, invstd: &invstd, gamma: &gamma };
         for (mask, residual) in [(Mask::Nothing, 0), (Mask::Relu(&beta), 0), (Mask::AddRelu(&y), 2)] {
             for wanted in [1, residual, 4, 8, 13 | residual] {
-                let definition = run(shape, &dy, wanted, None, &|dy, g| {
+                let definition = run(shape, (&dy, None), wanted, None, &|dy, g| {
                     reference::train_backward(shape, &x, dy, channels, mask, g);
                 });
                 let over = residual / 2;
                 for cpu in &cpus {
                     for spent in [None, (wanted & (1 << over) != 0).then_some(over)] {
-                        let got = run(shape, &dy, wanted, spent, &|dy, g| {
+                        let got = run(shape, (&dy, None), wanted, spent, &|dy, g| {
                             norm::train_backward(cpu, shape, &x, dy, channels, mask, g);
                         });
                         let what = format!("{shape:?}, {cpu:?}, wanted {wanted}, over dy {spent:?}");
                         got.iter().zip(&definition).for_each(|(got, wanted)| assert_same(got, wanted, &what));
                     }
                 }
+                if wanted & (1 << over) == 0 {
+                    continue;
+                }
+                let definition = run(shape, (&sum, None), wanted, None, &|dy, g| {
+                    reference::train_backward(shape, &x, dy, channels, mask, g);
+                });
+                let added = |backward: Backward, what: &str| {
+                    let got = run(shape, (&first, Some(&more)), wanted, Some(over), backward);
+                    got.iter().zip(&definition).for_each(|(got, wanted)| assert_same(got, wanted, what));
+                };
+                for cpu in &cpus {
+                    let backward = |dy: Cotangent, g: Gradients| {
+                        norm::train_backward(cpu, shape, &x, dy, channels, mask, g);
+                    };
+                    added(&backward, &format!("{shape:?}, {cpu:?}, wanted {wanted}, of a sum"));
+                }
+                added(&|dy, g| reference::train_backward(shape, &x, dy, channels, mask, g), "the definition");
             }
         }
         for wanted in [1, 4, 8, 13] {
@@ -111,9 +142,9 @@ fn backward_equals_its_definition_whatever_is_wanted_and_wherever_it_goes() {
                     None => reference::eval_backward(shape, &x, dy, channels, gradients),
                 }
             };
-            let definition = run(shape, &dy, wanted, None, &|dy, g| backward(dy, None, g));
+            let definition = run(shape, (&dy, None), wanted, None, &|dy, g| backward(dy, None, g));
             for cpu in &cpus {
-                let got = run(shape, &dy, wanted, None, &|dy, g| backward(dy, Some(cpu), g));
+                let got = run(shape, (&dy, None), wanted, None, &|dy, g| backward(dy, Some(cpu), g));
                 let what = format!("{shape:?}, {cpu:?}, wanted {wanted}, in evaluation");
                 got.iter().zip(&definition).for_each(|(got, wanted)| assert_same(got, wanted, &what));
             }

@@ -6,7 +6,7 @@ use crate::operator::{Primitive, Saved, Slot};
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 use crate::watch::{self, Phase, Seen};
-use kinone_kernels::{Cpu, Task};
+use kinone_kernels::Cpu;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
@@ -55,6 +55,21 @@ impl Adjoints {
 struct Met {
     node: Arc<Node>,
     adjoint: Array,
+    /// A contribution that is still to be added.
+    waiting: Option<Array>,
+}
+
+impl Met {
+    fn new(node: Arc<Node>, adjoint: Array) -> Met {
+        Met { node, adjoint, waiting: None }
+    }
+
+    /// Adds what is waiting.
+    fn settle(&mut self, cpu: &Cpu) {
+        if let Some(more) = self.waiting.take() {
+            kinone_kernels::accumulate(cpu, self.adjoint.data_mut(), more.data());
+        }
+    }
 }
 
 impl Tensor {
@@ -85,8 +100,12 @@ impl Tensor {
         let also: BTreeSet<u64> =
             also.iter().filter_map(|tensor| tensor.node()).map(|node| node.id).collect();
         let mut adjoints = Adjoints::default();
-        let mut met = BTreeMap::from([(node.id, Met { node, adjoint: cotangent })]);
-        while let Some((id, Met { node, adjoint })) = met.pop_last() {
+        let mut met = BTreeMap::from([(node.id, Met::new(node, cotangent))]);
+        while let Some((id, mut last)) = met.pop_last() {
+            if also.contains(&id) {
+                last.settle(&cpu);
+            }
+            let Met { node, adjoint, waiting } = last;
             if also.contains(&id) {
                 adjoints.0.insert(id, adjoint.clone());
             }
@@ -98,7 +117,8 @@ impl Tensor {
                     let saved = saved.lock().unwrap_or_else(PoisonError::into_inner).take();
                     let mut saved = saved.ok_or(BackwardError::Freed(operator.name()))?;
                     saved.resolve(&cpu)?;
-                    let contributions = pull_back(&cpu, operator.as_ref(), &node.parents, &saved, adjoint);
+                    let contributions =
+                        pull_back(&cpu, operator.as_ref(), &node.parents, &saved, (adjoint, waiting));
                     for (parent, contribution) in contributions {
                         accumulate(&cpu, &mut met, parent, contribution);
                     }
@@ -125,13 +145,13 @@ impl Tensor {
     }
 }
 
-/// One operator's contributions to the adjoints of its parents. What can be written over `adjoint` is.
+/// One operator's contributions to the adjoints of its parents, from its own, to which what waits is added. What can be written over `adjoint` is.
 fn pull_back(
     cpu: &Cpu,
     operator: &dyn Primitive,
     parents: &[Option<Arc<Node>>],
     saved: &SavedValues,
-    mut adjoint: Array,
+    (mut adjoint, waiting): (Array, Option<Array>),
 ) -> Vec<(Arc<Node>, Array)> {
     let wanted = |k: usize| parents[k].is_some() && operator.is_differentiable(k);
     let over = operator.over().filter(|k| wanted(*k));
@@ -147,12 +167,20 @@ fn pull_back(
         saved.output.as_ref().map(|array| array.view()),
         saved.auxiliaries.iter().map(|array| array.view()).collect(),
     );
-    match over {
-        Some(k) => {
-            operator.vjp_over(cpu, &read, adjoint.data_mut(), &mut slots);
-            gradients[k] = adjoint.reshaped(saved.shapes[k].clone());
+    match (over, &waiting) {
+        (Some(_), Some(more)) => {
+            operator.vjp_over_sum(cpu, &read, adjoint.data_mut(), more.data(), &mut slots);
         }
-        None => operator.vjp(cpu, &read, adjoint.view(), &mut slots),
+        (Some(_), None) => operator.vjp_over(cpu, &read, adjoint.data_mut(), &mut slots),
+        (None, more) => {
+            if let Some(more) = more {
+                kinone_kernels::accumulate(cpu, adjoint.data_mut(), more.data());
+            }
+            operator.vjp(cpu, &read, adjoint.view(), &mut slots);
+        }
+    }
+    if let Some(k) = over {
+        gradients[k] = adjoint.reshaped(saved.shapes[k].clone());
     }
     if watch::is_watched() {
         let inputs: Vec<Option<u64>> = parents.iter().map(|x| x.as_ref().map(|node| node.id)).collect();
@@ -167,31 +195,18 @@ fn pull_back(
     parents.filter_map(|(parent, gradient)| Some((Arc::clone(parent.as_ref()?), gradient?))).collect()
 }
 
-struct AddAssign<'a>(&'a mut [f32], &'a [f32]);
-
-impl Task for AddAssign<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        for (a, b) in self.0.iter_mut().zip(self.1) {
-            *a += b;
-        }
-    }
-}
-
+/// Adds a contribution to the adjoint of a node. The last one waits, where the node's operator adds it itself.
 fn accumulate(cpu: &Cpu, met: &mut BTreeMap<u64, Met>, parent: Arc<Node>, contribution: Array) {
     match met.get_mut(&parent.id) {
-        Some(Met { adjoint, .. }) => {
-            let len = adjoint.data().len();
-            cpu.for_slices(len, 16_384, &mut [Some(adjoint.data_mut())], |offset, parts| {
-                for part in parts.iter_mut().flatten() {
-                    let range = offset..offset + part.len();
-                    cpu.vectorize(AddAssign(part, &contribution.data()[range]));
-                }
-            });
+        Some(met) => {
+            met.settle(cpu);
+            met.waiting = Some(contribution);
+            if !matches!(&met.node.origin, Origin::Operation { operator, .. } if operator.is_over_sum()) {
+                met.settle(cpu);
+            }
         }
         None => {
-            met.insert(parent.id, Met { node: parent, adjoint: contribution });
+            met.insert(parent.id, Met::new(parent, contribution));
         }
     }
 }

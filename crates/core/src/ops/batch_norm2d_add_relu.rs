@@ -52,6 +52,7 @@ impl Operator for BatchNorm2dAddRelu {
     };
     const SAVES: Saves = Saves { output: true, ..Saves::inputs(&[0, 1]).and_auxiliaries() };
     const OVER: Option<usize> = Some(3);
+    const OVER_SUM: bool = true;
 
     fn shape(&self, x: &[&Shape]) -> Result<Shapes, ShapeError> {
         arity(Self::DOC.name, &[4], x.len())?;
@@ -91,6 +92,18 @@ impl Operator for BatchNorm2dAddRelu {
     fn vjp_over(&self, cpu: &Cpu, saved: &Saved<f32>, dy: &mut [f32], dx: &mut [Slot<f32>]) {
         let mask = Mask::AddRelu(saved.output().data());
         vjp_fast(cpu, saved, mask, Cotangent::Spent(dy), dx);
+    }
+
+    fn vjp_over_sum(
+        &self,
+        cpu: &Cpu,
+        saved: &Saved<f32>,
+        dy: &mut [f32],
+        more: &[f32],
+        dx: &mut [Slot<f32>],
+    ) {
+        let mask = Mask::AddRelu(saved.output().data());
+        vjp_fast(cpu, saved, mask, Cotangent::Added(dy, more), dx);
     }
 
     fn onnx(&self, _graph: &mut Fragment, _x: &[Value]) -> Result<String, Unsupported> {

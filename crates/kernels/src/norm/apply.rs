@@ -95,6 +95,17 @@ impl Pass<3> for WhereOutput {
     }
 }
 
+/// The same where dy is the first value plus the last.
+#[derive(Clone, Copy)]
+pub(super) struct SumWhereOutput;
+impl Pass<4> for SumWhereOutput {
+    const RESIDUAL: bool = true;
+    #[inline(always)]
+    fn dz(self, [dy, _, y, more]: [f32; 4], _scale: f32, _shift: f32) -> f32 {
+        if y > 0.0 { dy + more } else { 0.0 }
+    }
+}
+
 /// What the gradients of one channel are made of: mean, k1, k2, scale, shift (see [`super::reference`]).
 pub(super) type Constants = [f32; 5];
 

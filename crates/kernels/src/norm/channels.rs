@@ -249,6 +249,7 @@ pub(super) fn backward<const N: usize, P: Pass<N>>(
     let (kept, over, pooled): (&[f32], _, _) = match dy {
         Cotangent::Kept(dy) => (dy, None, None),
         Cotangent::Spent(over) => (&[], Some(over), None),
+        Cotangent::Added(..) => unreachable!("the second is among the values of the pass"),
         Cotangent::Pooled(pooled, over) => (&[], Some(over), Some(pooled)),
     };
     if let Some(pooled) = &pooled {

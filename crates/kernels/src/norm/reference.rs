@@ -111,6 +111,10 @@ pub fn train_backward(
     let (mut dz, over) = match dy {
         Cotangent::Kept(dy) => (dy.to_vec(), None),
         Cotangent::Spent(dy) => (dy.to_vec(), Some(dy)),
+        Cotangent::Added(dy, more) => {
+            let sum = |(a, b): (&f32, &f32)| a + b;
+            (dy.iter().zip(more).map(sum).collect(), Some(dy))
+        }
         Cotangent::Pooled(Unpool { pool, winner, dy }, over) => {
             max_backward(pool, winner, dy, over);
             (over.to_vec(), Some(over))
