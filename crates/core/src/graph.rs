@@ -54,6 +54,11 @@ pub(crate) enum Kept {
 }
 
 impl SavedValues {
+    /// Whether something was kept as a record.
+    fn is_spare(&self) -> bool {
+        self.inputs.iter().flatten().any(|kept| matches!(kept, Kept::Record(_)))
+    }
+
     /// Computes again what was kept as a record.
     fn resolve(&mut self, cpu: &Cpu) -> Result<(), BackwardError> {
         for kept in self.inputs.iter_mut().flatten() {

@@ -104,21 +104,28 @@ impl Tensor {
         while let Some((id, mut last)) = met.pop_last() {
             if also.contains(&id) {
                 last.settle(&cpu);
+                adjoints.0.insert(id, last.adjoint.clone());
             }
-            let Met { node, adjoint, waiting } = last;
-            if also.contains(&id) {
-                adjoints.0.insert(id, adjoint.clone());
-            }
+            let node = Arc::clone(&last.node);
             match &node.origin {
                 Origin::Leaf => {
-                    adjoints.0.insert(id, adjoint);
+                    adjoints.0.insert(id, last.adjoint);
                 }
                 Origin::Operation { operator, saved } => {
                     let saved = saved.lock().unwrap_or_else(PoisonError::into_inner).take();
                     let mut saved = saved.ok_or(BackwardError::Freed(operator.name()))?;
+                    if saved.is_spare() {
+                        // What is computed again needs the room.
+                        last.settle(&cpu);
+                    }
                     saved.resolve(&cpu)?;
-                    let contributions =
-                        pull_back(&cpu, operator.as_ref(), &node.parents, &saved, (adjoint, waiting));
+                    let contributions = pull_back(
+                        &cpu,
+                        operator.as_ref(),
+                        &node.parents,
+                        &saved,
+                        (last.adjoint, last.waiting),
+                    );
                     for (parent, contribution) in contributions {
                         accumulate(&cpu, &mut met, parent, contribution);
                     }
@@ -130,11 +137,11 @@ impl Tensor {
                     // the order in which it would have met those of the first run.
                     let again = body(&inputs).map_err(|e| BackwardError::Recomputation(e.to_string()))?;
                     match again.node() {
-                        Some(node) if again.shape() == adjoint.shape() => {
-                            accumulate(&cpu, &mut met, Arc::clone(node), adjoint);
+                        Some(node) if again.shape() == last.adjoint.shape() => {
+                            accumulate(&cpu, &mut met, Arc::clone(node), last.adjoint);
                         }
                         _ => {
-                            let reason = format!("shape {} became {}", adjoint.shape(), again.shape());
+                            let reason = format!("shape {} became {}", last.adjoint.shape(), again.shape());
                             return Err(BackwardError::Recomputation(reason));
                         }
                     }
