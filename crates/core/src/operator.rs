@@ -9,7 +9,7 @@ use crate::onnx::{Fragment, Unsupported, Value};
 use crate::real::Real;
 use crate::shape::{Shape, ShapeError};
 use kinone_kernels::memory::Kept;
-use kinone_kernels::{Cpu, Task, accumulate};
+use kinone_kernels::{Cpu, Task};
 use std::fmt::Debug;
 use std::ops::Index;
 
@@ -234,7 +234,7 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
     /// The input, of the output's size, whose gradient [`Operator::vjp_over`] writes over the cotangent.
     const OVER: Option<usize> = None;
 
-    /// Whether [`Operator::vjp_over_sum`] does better than to add first.
+    /// Whether there is [`Operator::vjp_over_sum`], which does better than to add first.
     const OVER_SUM: bool = false;
 
     /// The shapes it produces from these inputs.
@@ -275,8 +275,8 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
         more: &[f32],
         dx: &mut [Slot<f32>],
     ) {
-        accumulate(cpu, dy, more);
-        self.vjp_over(cpu, saved, dy, dx);
+        let _ = (cpu, saved, dy, more, dx);
+        unreachable!("{} adds nothing to its cotangent", Self::DOC.name);
     }
 
     /// Whether a gradient with respect to input `k` exists (labels and masks have none).

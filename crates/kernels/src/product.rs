@@ -440,8 +440,6 @@ impl<'a, P: Product> Work<'a, P> {
                     None => (self.tiles[unplaced.clone()].as_mut_ptr(), panel.width),
                 };
                 let last = block.end == terms;
-                let whole = to.align_offset(4 * LINE) == 0 && (stride | panel.width).is_multiple_of(LINE);
-                let past = self.past.is_some() && place.is_some() && whole;
                 let finish = place.filter(|_| last).and_then(|place| product.finish(rows.clone(), place));
                 let (right, right_step) = match &as_it_is {
                     Some(panels) => panels[index],
@@ -456,7 +454,7 @@ impl<'a, P: Product> Work<'a, P> {
                     terms: block.len(),
                     to,
                     stride,
-                    past,
+                    past: self.past.is_some() && place.is_some(),
                     from: (start > 0).then_some(to.cast_const()),
                     earlier: &[],
                     finish,

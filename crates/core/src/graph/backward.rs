@@ -119,13 +119,7 @@ impl Tensor {
                         last.settle(&cpu);
                     }
                     saved.resolve(&cpu)?;
-                    let contributions = pull_back(
-                        &cpu,
-                        operator.as_ref(),
-                        &node.parents,
-                        &saved,
-                        (last.adjoint, last.waiting),
-                    );
+                    let contributions = pull_back(&cpu, operator.as_ref(), &saved, last);
                     for (parent, contribution) in contributions {
                         accumulate(&cpu, &mut met, parent, contribution);
                     }
@@ -152,14 +146,15 @@ impl Tensor {
     }
 }
 
-/// One operator's contributions to the adjoints of its parents, from its own, to which what waits is added. What can be written over `adjoint` is.
+/// The contributions of an operator's node to the adjoints of its parents. What can be written over its own is.
 fn pull_back(
     cpu: &Cpu,
     operator: &dyn Primitive,
-    parents: &[Option<Arc<Node>>],
     saved: &SavedValues,
-    (mut adjoint, waiting): (Array, Option<Array>),
+    mut met: Met,
 ) -> Vec<(Arc<Node>, Array)> {
+    let node = Arc::clone(&met.node);
+    let parents = &node.parents;
     let wanted = |k: usize| parents[k].is_some() && operator.is_differentiable(k);
     let over = operator.over().filter(|k| wanted(*k));
     let fresh = |k: usize| Array::uninitialized(saved.shapes[k].clone());
@@ -174,20 +169,16 @@ fn pull_back(
         saved.output.as_ref().map(|array| array.view()),
         saved.auxiliaries.iter().map(|array| array.view()).collect(),
     );
-    match (over, &waiting) {
-        (Some(_), Some(more)) => {
-            operator.vjp_over_sum(cpu, &read, adjoint.data_mut(), more.data(), &mut slots);
-        }
-        (Some(_), None) => operator.vjp_over(cpu, &read, adjoint.data_mut(), &mut slots),
-        (None, more) => {
-            if let Some(more) = more {
-                kinone_kernels::accumulate(cpu, adjoint.data_mut(), more.data());
-            }
-            operator.vjp(cpu, &read, adjoint.view(), &mut slots);
-        }
-    }
     if let Some(k) = over {
-        gradients[k] = adjoint.reshaped(saved.shapes[k].clone());
+        let dy = met.adjoint.data_mut();
+        match met.waiting.take() {
+            Some(more) => operator.vjp_over_sum(cpu, &read, dy, more.data(), &mut slots),
+            None => operator.vjp_over(cpu, &read, dy, &mut slots),
+        }
+        gradients[k] = met.adjoint.reshaped(saved.shapes[k].clone());
+    } else {
+        met.settle(cpu);
+        operator.vjp(cpu, &read, met.adjoint.view(), &mut slots);
     }
     if watch::is_watched() {
         let inputs: Vec<Option<u64>> = parents.iter().map(|x| x.as_ref().map(|node| node.id)).collect();

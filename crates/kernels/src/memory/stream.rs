@@ -5,11 +5,10 @@
 //! memory so with 44 GB/s instead of 18, and copy with 38 instead of 25. A line that is written in parts is slower so.
 
 use crate::perturb;
+use crate::product::LINE;
 
 /// Values of a result that had better be written past the caches, at least.
 const PAST: usize = 1 << 21;
-/// Values of a cache line.
-const LINE: usize = 16;
 
 /// A cache line.
 #[derive(Clone, Copy)]

@@ -23,7 +23,7 @@ pub(super) struct Tile<'a> {
     pub(super) to: *mut f32,
     /// From one row of outputs to the next.
     pub(super) stride: usize,
-    /// Whether they go there past the caches: a fence has to follow, and each row of outputs is whole cache lines.
+    /// Whether they go there past the caches where each row of them is whole cache lines. A fence has to follow.
     pub(super) past: bool,
     /// What the sums begin with instead of +0, laid out as the outputs: it may be what lies there.
     pub(super) from: Option<*const f32>,
