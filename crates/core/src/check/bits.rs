@@ -40,8 +40,30 @@ fn over_the_cotangent(input: &str) -> String {
     format!("{GRADIENT}{input}, one of them written over the cotangent")
 }
 
+fn over_a_part(input: &str) -> String {
+    format!("{GRADIENT}{input}, of a sum of cotangents, one of them written over the first")
+}
+
 /// Everything an operator returned on one case, named.
 type Results = Vec<(String, Placed<f32>)>;
+
+/// The gradients among these, under other names.
+fn gradients<'r>(
+    results: &'r Results,
+    name: fn(&str) -> String,
+) -> impl Iterator<Item = (String, Placed<f32>)> + 'r {
+    results.iter().filter_map(move |(old, values)| Some((name(old.strip_prefix(GRADIENT)?), values.clone())))
+}
+
+/// What an operator is given on a case.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    inputs: &'a [Vec<f32>],
+    cotangent: &'a [f32],
+    /// What is added to the cotangent where the operator adds it.
+    more: &'a [f32],
+    wanted: &'a [bool],
+}
 
 /// Compares every schedule with the loop on the case's inputs, and once more with hostile values among them.
 pub(super) fn compare<O: Operator>(cpus: &[Cpu], case: &Case<O>, drawn: &Drawn, proof: &mut Proof) {
@@ -49,6 +71,8 @@ pub(super) fn compare<O: Operator>(cpus: &[Cpu], case: &Case<O>, drawn: &Drawn, 
     for hostile in [false, true] {
         let mut inputs = drawn.inputs.clone();
         let mut cotangent = drawn.cotangent.clone();
+        let more = drawn.stream.at(998, 0);
+        let mut more: Vec<f32> = (0..cotangent.len() as u64).map(|k| 2.0 * more.uniform(k) - 1.0).collect();
         if hostile {
             for (k, (input, values)) in case.inputs.iter().zip(&mut inputs).enumerate() {
                 if input.admits_special_values() {
@@ -56,26 +80,31 @@ pub(super) fn compare<O: Operator>(cpus: &[Cpu], case: &Case<O>, drawn: &Drawn, 
                 }
             }
             spoil(&mut cotangent, &drawn.stream.at(999, 0));
+            spoil(&mut more, &drawn.stream.at(998, 1));
         }
+        let given = Given { inputs: &inputs, cotangent: &cotangent, more: &more, wanted: &wanted };
         // Two kinds of rubbish: what a schedule fails to overwrite differs from what the loop leaves.
-        let mut definition = results(case, drawn, &inputs, &cotangent, &wanted, None, (0, f32::NAN));
+        let rubbish = (0, f32::NAN);
+        let mut definition = results(case, drawn, given, None, rubbish);
         if !hostile {
             proof.hash = definition.iter().fold(proof.hash, |hash, (_, values)| fnv(hash, values));
         }
         // What is written over the cotangent is the same.
         if O::OVER.is_some_and(|over| wanted[over]) {
-            let gradients = definition.iter().filter_map(|(name, values)| {
-                Some((over_the_cotangent(name.strip_prefix(GRADIENT)?), values.clone()))
-            });
-            let gradients: Results = gradients.collect();
-            definition.extend(gradients);
+            let mut others: Results = gradients(&definition, over_the_cotangent).collect();
+            if O::OVER_SUM {
+                let sum: Vec<f32> = cotangent.iter().zip(&more).map(|(a, b)| a + b).collect();
+                let of_sum = results(case, drawn, Given { cotangent: &sum, ..given }, None, rubbish);
+                others.extend(gradients(&of_sum, over_a_part));
+            }
+            definition.extend(others);
         }
         for (index, cpu) in cpus.iter().enumerate() {
             let place = (1 + (index * 5) % 15, f32::from_bits(0x7f12_3456 ^ 0x4000_0000));
-            let fast = results(case, drawn, &inputs, &cotangent, &wanted, Some(cpu), place);
+            let fast = results(case, drawn, given, Some(cpu), place);
             report(proof, case, cpu, hostile, &definition, &fast);
             if index == 0 {
-                alone(proof, case, drawn, cpu, &definition, (&inputs, &cotangent, &wanted));
+                alone(proof, case, drawn, cpu, &definition, given);
             }
         }
     }
@@ -88,8 +117,9 @@ fn alone<O: Operator>(
     drawn: &Drawn,
     cpu: &Cpu,
     definition: &Results,
-    (inputs, cotangent, wanted): (&[Vec<f32>], &[f32], &[bool]),
+    given: Given,
 ) {
+    let wanted = given.wanted;
     if wanted.iter().filter(|wanted| **wanted).count() < 2 {
         return;
     }
@@ -97,7 +127,7 @@ fn alone<O: Operator>(
         let mut only = vec![false; wanted.len()];
         only[k] = true;
         for on in [None, Some(cpu)] {
-            let one = results(case, drawn, inputs, cotangent, &only, on, (3, 7.5));
+            let one = results(case, drawn, Given { wanted: &only, ..given }, on, (3, 7.5));
             let expected: Results =
                 definition.iter().filter(|(name, _)| one.iter().any(|(n, _)| n == name)).cloned().collect();
             report(proof, case, cpu, false, &expected, &one);
@@ -108,9 +138,7 @@ fn alone<O: Operator>(
 fn results<O: Operator>(
     case: &Case<O>,
     drawn: &Drawn,
-    inputs: &[Vec<f32>],
-    cotangent: &[f32],
-    wanted: &[bool],
+    Given { inputs, cotangent, more, wanted }: Given,
     cpu: Option<&Cpu>,
     place: (usize, f32),
 ) -> Results {
@@ -131,9 +159,15 @@ fn results<O: Operator>(
         results.extend(values.map(|values| (format!("{GRADIENT}{k}"), values)));
     }
     if let (Some(cpu), Some(over)) = (cpu, O::OVER.filter(|over| wanted[*over])) {
-        let gradients = run.vjp_over(operator, cpu, cotangent, wanted, over);
-        for (k, values) in gradients.into_iter().enumerate() {
-            results.extend(values.map(|values| (over_the_cotangent(&k.to_string()), values)));
+        let mut push = |name: fn(&str) -> String, gradients: Vec<Option<Placed<f32>>>| {
+            for (k, values) in gradients.into_iter().enumerate() {
+                results.extend(values.map(|values| (name(&k.to_string()), values)));
+            }
+        };
+        let over = |sum: Option<&[f32]>| run.vjp_over(operator, cpu, (cotangent, sum), wanted, over);
+        push(over_the_cotangent, over(None));
+        if O::OVER_SUM {
+            push(over_a_part, over(Some(more)));
         }
     }
     results

@@ -134,20 +134,23 @@ impl<F: Real> Run<F> {
 }
 
 impl Run<f32> {
-    /// The gradients by the schedule that writes that of input `over` over the cotangent.
+    /// The gradients by the schedule that writes that of input `over` over the cotangent, which may be a sum of two that
+    /// the operator adds.
     pub(super) fn vjp_over<O: Operator>(
         &self,
         operator: &O,
         cpu: &Cpu,
-        cotangent: &[f32],
+        (cotangent, more): (&[f32], Option<&[f32]>),
         wanted: &[bool],
         over: usize,
     ) -> Vec<Option<Placed<f32>>> {
         let mut place = Placed::new(cotangent, self.offset, self.rubbish);
         let mut others = wanted.to_vec();
         others[over] = false;
-        let mut gradients = self.vjp::<O>(cotangent, &others, |saved, _, dx| {
-            operator.vjp_over(cpu, saved, &mut place, dx);
+        let more = more.map(|more| Placed::new(more, self.offset, self.rubbish));
+        let mut gradients = self.vjp::<O>(cotangent, &others, |saved, _, dx| match &more {
+            Some(more) => operator.vjp_over_sum(cpu, saved, &mut place, more, dx),
+            None => operator.vjp_over(cpu, saved, &mut place, dx),
         });
         gradients[over] = Some(place);
         gradients
