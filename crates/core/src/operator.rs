@@ -231,7 +231,8 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
     const DOC: Doc;
     /// What `vjp` reads.
     const SAVES: Saves;
-    /// The input, of the output's size, whose gradient [`Operator::vjp_over`] writes over the cotangent.
+    /// The input, of the output's size, whose gradient [`Operator::vjp_over`] writes over the cotangent. It is handed on
+    /// before those of the other inputs, which follow in their order.
     const OVER: Option<usize> = None;
 
     /// Whether there is [`Operator::vjp_over_sum`], which does better than to add first.

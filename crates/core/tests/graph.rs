@@ -65,6 +65,27 @@ fn contributions_that_wait_for_their_operator_are_added_in_order() {
     }
 }
 
+/// A value that is its own residual, and has another use: three contributions, in the order of the parts.
+#[test]
+fn fused_operators_hand_on_what_their_parts_do_in_the_same_order() {
+    let run = |fused: bool, factor: f32| {
+        let x = Tensor::variable(Array::new([1, 1, 1, 4], &[1.0, 2.0, 4.0, 7.0]).unwrap());
+        let (gamma, beta) = (variable(&[1.3]), variable(&[0.2]));
+        let y = match fused {
+            true => x.batch_norm2d_add_relu(&gamma, &beta, &x, 1e-5).unwrap().0,
+            false => x.batch_norm2d(&gamma, &beta, 1e-5).unwrap().0.add(&x).unwrap().relu().unwrap(),
+        };
+        let other = Tensor::constant(Array::full([1, 1, 1, 4], factor));
+        let sum = y.add(&x.mul(&other).unwrap()).unwrap();
+        let dy = Array::new([1, 1, 1, 4], &[1.1, 0.7, -0.9, 3.3]).unwrap();
+        let adjoints = sum.backward_from(dy, &[]).unwrap();
+        adjoints.of(&x).unwrap().data().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+    };
+    for factor in 1..=50 {
+        assert_eq!(run(true, factor as f32 / 10.0), run(false, factor as f32 / 10.0), "factor {factor}/10");
+    }
+}
+
 #[test]
 fn adjoints_of_inner_values_come_on_request() {
     let a = variable(&[1.0, -2.0]);

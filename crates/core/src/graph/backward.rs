@@ -102,6 +102,8 @@ impl Tensor {
         let mut adjoints = Adjoints::default();
         let mut met = BTreeMap::from([(node.id, Met::new(node, cotangent))]);
         while let Some((id, mut last)) = met.pop_last() {
+            // What waits for its operator waits no longer than until the next node, if that is another: it takes room.
+            met.values_mut().for_each(|met| met.settle(&cpu));
             if also.contains(&id) {
                 last.settle(&cpu);
                 adjoints.0.insert(id, last.adjoint.clone());
@@ -189,8 +191,10 @@ fn pull_back(
             }
         }
     }
-    let parents = parents.iter().zip(gradients);
-    parents.filter_map(|(parent, gradient)| Some((Arc::clone(parent.as_ref()?), gradient?))).collect()
+    // What was written over the cotangent is there first, as in the parts of which a fused operator is composed.
+    let others = (0..parents.len()).filter(|k| over != Some(*k));
+    let handed = |k: usize| Some((Arc::clone(parents[k].as_ref()?), gradients[k].take()?));
+    over.into_iter().chain(others).filter_map(handed).collect()
 }
 
 /// Adds a contribution to the adjoint of a node. The last one waits, where the node's operator adds it itself.
