@@ -189,7 +189,7 @@ impl Planes {
             .iter()
             .map(|(y, x)| place((y.0, x.0)) + (y.1 - low.0) as usize * pitch + (x.1 - low.1) as usize);
         let taps = taps.collect();
-        let mut lines = Vec::new();
+        let mut lines = Vec::with_capacity(residues.len() * row);
         for (index, residue) in residues.iter().enumerate() {
             // The columns v of a row that lie inside the image: step·(v + low) + residue in 0..size.
             let inside = |residue: isize, low: isize, step: usize, size: usize| {

@@ -6,6 +6,7 @@
 
 use crate::perturb;
 use crate::product::LINE;
+use std::marker::PhantomData;
 
 /// Values of a result that had better be written past the caches, at least.
 const PAST: usize = 1 << 21;
@@ -15,13 +16,14 @@ const PAST: usize = 1 << 21;
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
-/// Writes past the caches; what it wrote is there for all to see once it is dropped.
-pub(crate) struct Stream(());
+/// Writes past the caches; what it wrote is there for all to see once it is dropped. That fences the stores of one thread,
+/// so it stays with it.
+pub(crate) struct Stream(PhantomData<*const ()>);
 
 impl Stream {
     /// One for a result of so many values, if it had better be written so.
     pub(crate) fn of(len: usize) -> Option<Stream> {
-        (len >= perturb::far(PAST)).then_some(Stream(()))
+        (len >= perturb::far(PAST)).then_some(Stream(PhantomData))
     }
 
     /// `to = from`, whole lines past the caches.

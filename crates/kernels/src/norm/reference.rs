@@ -112,6 +112,7 @@ pub fn train_backward(
         Cotangent::Kept(dy) => (dy.to_vec(), None),
         Cotangent::Spent(dy) => (dy.to_vec(), Some(dy)),
         Cotangent::Added(dy, more) => {
+            assert_eq!(dy.len(), more.len(), "two cotangents of one value");
             let sum = |(a, b): (&f32, &f32)| a + b;
             (dy.iter().zip(more).map(sum).collect(), Some(dy))
         }
