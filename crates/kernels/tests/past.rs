@@ -69,15 +69,15 @@ fn normalization(random: &mut Random, shape: Images) {
             Then::Relu => Mask::Relu(&beta),
             Then::AddRelu(_) => Mask::AddRelu(&y),
         };
-        let [mut dx, mut dresidual] = [0; 2].map(|_| Odd::poisoned(shape.len()));
-        let to_residual = matches!(mask, Mask::AddRelu(_)).then_some(&mut *dresidual);
-        let wanted = Gradients { dx: Some(&mut dx), dresidual: to_residual, ..Gradients::default() };
-        norm::reference::train_backward(shape, &x, Cotangent::Kept(&dy), channels, mask, wanted);
-        let (mut of_sum, mut residual_of_sum) = (Odd::poisoned(shape.len()), Odd::poisoned(shape.len()));
+        let defined = |dy: &[f32]| {
+            let [mut dx, mut dresidual] = [0; 2].map(|_| Odd::poisoned(shape.len()));
+            let to_residual = matches!(mask, Mask::AddRelu(_)).then_some(&mut *dresidual);
+            let wanted = Gradients { dx: Some(&mut dx), dresidual: to_residual, ..Gradients::default() };
+            norm::reference::train_backward(shape, &x, Cotangent::Kept(dy), channels, mask, wanted);
+            (dx, dresidual)
+        };
         let sum: Vec<f32> = dy.iter().zip(more.iter()).map(|(a, b)| a + b).collect();
-        let to_residual = matches!(mask, Mask::AddRelu(_)).then_some(&mut *residual_of_sum);
-        let wanted = Gradients { dx: Some(&mut of_sum), dresidual: to_residual, ..Gradients::default() };
-        norm::reference::train_backward(shape, &x, Cotangent::Kept(&sum), channels, mask, wanted);
+        let ((dx, dresidual), (of_sum, residual_of_sum)) = (defined(&dy), defined(&sum));
         large().set();
         for cpu in cpus() {
             for offset in [0, 4, 15] {

@@ -36,6 +36,10 @@ fn canonical(x: f32) -> u32 {
 
 const GRADIENT: &str = "the gradient of input ";
 
+fn apart(input: &str) -> String {
+    format!("{GRADIENT}{input}")
+}
+
 fn over_the_cotangent(input: &str) -> String {
     format!("{GRADIENT}{input}, one of them written over the cotangent")
 }
@@ -155,15 +159,13 @@ fn results<O: Operator>(
     for (k, values) in run.auxiliaries.iter().enumerate() {
         results.push((format!("auxiliary {k}"), values.clone()));
     }
-    for (k, values) in gradients.into_iter().enumerate() {
-        results.extend(values.map(|values| (format!("{GRADIENT}{k}"), values)));
-    }
+    let mut push = |name: fn(&str) -> String, gradients: Vec<Option<Placed<f32>>>| {
+        for (k, values) in gradients.into_iter().enumerate() {
+            results.extend(values.map(|values| (name(&k.to_string()), values)));
+        }
+    };
+    push(apart, gradients);
     if let (Some(cpu), Some(over)) = (cpu, O::OVER.filter(|over| wanted[*over])) {
-        let mut push = |name: fn(&str) -> String, gradients: Vec<Option<Placed<f32>>>| {
-            for (k, values) in gradients.into_iter().enumerate() {
-                results.extend(values.map(|values| (name(&k.to_string()), values)));
-            }
-        };
         let over = |sum: Option<&[f32]>| run.vjp_over(operator, cpu, (cotangent, sum), wanted, over);
         push(over_the_cotangent, over(None));
         if O::OVER_SUM {
