@@ -25,13 +25,13 @@ fn a_value_used_twice_gets_both_contributions() {
 }
 
 /// Fused, the last contribution is added where the gradient is computed: with the bits of separate operators, also where
-/// the residual has no gradient, and where the sum is asked for.
+/// the residual has no gradient, where the sum is asked for, and where two contributions come at once.
 #[test]
 fn contributions_that_wait_for_their_operator_are_added_in_order() {
     let values =
         |scale: f32| (0..24).map(|k| scale * ((k * 7 + 3) % 23 - 10) as f32 / 9.0).collect::<Vec<_>>();
     let images = |scale: f32| Array::new([2, 2, 2, 3], &values(scale)).unwrap();
-    let run = |fused: bool, residual: &Tensor, uses: usize, asked: bool| {
+    let run = |fused: bool, residual: &Tensor, uses: usize, (squared, asked): (bool, bool)| {
         let (x, gamma, beta) = (Tensor::variable(images(1.0)), variable(&[0.7, 1.3]), variable(&[0.1, -0.2]));
         let y = if fused {
             x.batch_norm2d_add_relu(&gamma, &beta, residual, 1e-5).unwrap().0
@@ -40,7 +40,8 @@ fn contributions_that_wait_for_their_operator_are_added_in_order() {
             z.add(residual).unwrap().relu().unwrap()
         };
         let factor = |k: usize| Tensor::constant(images([1.0, 1.0e7, -1.0e7, 0.3][k]));
-        let mut sum = y.mul(&factor(0)).unwrap();
+        let first = factor(0);
+        let mut sum = y.mul(if squared { &y } else { &first }).unwrap();
         for k in 1..uses {
             sum = sum.add(&y.mul(&factor(k)).unwrap()).unwrap();
         }
@@ -52,13 +53,13 @@ fn contributions_that_wait_for_their_operator_are_added_in_order() {
     };
     for residual in [Tensor::variable(images(0.5)), Tensor::constant(images(0.5))] {
         for uses in 1..=4 {
-            for asked in [false, true] {
-                let apart = run(false, &residual, uses, asked);
-                assert!(apart[0].is_some() && apart[4].is_some() == asked);
+            for how in [(false, false), (false, true), (true, false), (true, true)] {
+                let apart = run(false, &residual, uses, how);
+                assert!(apart[0].is_some() && apart[4].is_some() == how.1);
                 assert_eq!(
-                    run(true, &residual, uses, asked),
+                    run(true, &residual, uses, how),
                     apart,
-                    "{uses} uses, the sum asked for: {asked}"
+                    "{uses} uses, squared, asked for: {how:?}"
                 );
             }
         }

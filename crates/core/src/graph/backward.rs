@@ -51,25 +51,66 @@ impl Adjoints {
     }
 }
 
-/// A node met by the walk, with the sum of the contributions to its adjoint so far.
-struct Met {
-    node: Arc<Node>,
-    adjoint: Array,
-    /// A contribution that is still to be added.
-    waiting: Option<Array>,
+/// The nodes that the walk has met and not passed, with the sums of the contributions to their adjoints so far.
+struct Met<'a> {
+    cpu: &'a Cpu,
+    nodes: BTreeMap<u64, (Arc<Node>, Array)>,
+    /// The contribution that came last and the number of its node, whose operator adds it itself if it is next.
+    waiting: Option<(u64, Array)>,
 }
 
-impl Met {
-    fn new(node: Arc<Node>, adjoint: Array) -> Met {
-        Met { node, adjoint, waiting: None }
+impl Met<'_> {
+    /// Adds a contribution to the adjoint of a node.
+    fn add(&mut self, node: Arc<Node>, contribution: Array) {
+        self.settle();
+        let adds = |operator: &Arc<dyn Primitive>| operator.is_over_sum();
+        match self.nodes.get_mut(&node.id) {
+            None => {
+                self.nodes.insert(node.id, (node, contribution));
+            }
+            Some(_) if node.operator().is_some_and(adds) => self.waiting = Some((node.id, contribution)),
+            Some((_, adjoint)) => accumulate(self.cpu, adjoint, &contribution),
+        }
     }
 
     /// Adds what is waiting.
-    fn settle(&mut self, cpu: &Cpu) {
-        if let Some(more) = self.waiting.take() {
-            kinone_kernels::accumulate(cpu, self.adjoint.data_mut(), more.data());
+    fn settle(&mut self) {
+        if let Some((id, more)) = self.waiting.take()
+            && let Some((_, adjoint)) = self.nodes.get_mut(&id)
+        {
+            accumulate(self.cpu, adjoint, &more);
         }
     }
+
+    /// The node with the largest number, all of whose contributions are here.
+    fn pop(&mut self) -> Option<Last> {
+        let id = *self.nodes.last_key_value()?.0;
+        let more = self.waiting.take_if(|(waiting, _)| *waiting == id).map(|(_, more)| more);
+        // What waits for another takes room.
+        self.settle();
+        self.nodes.pop_last().map(|(_, (node, adjoint))| Last { node, adjoint, more })
+    }
+}
+
+/// A node that the walk passes, and its adjoint.
+struct Last {
+    node: Arc<Node>,
+    adjoint: Array,
+    /// What is still to be added.
+    more: Option<Array>,
+}
+
+impl Last {
+    /// Adds it.
+    fn settle(&mut self, cpu: &Cpu) {
+        if let Some(more) = self.more.take() {
+            accumulate(cpu, &mut self.adjoint, &more);
+        }
+    }
+}
+
+fn accumulate(cpu: &Cpu, adjoint: &mut Array, more: &Array) {
+    kinone_kernels::accumulate(cpu, adjoint.data_mut(), more.data());
 }
 
 impl Tensor {
@@ -100,18 +141,17 @@ impl Tensor {
         let also: BTreeSet<u64> =
             also.iter().filter_map(|tensor| tensor.node()).map(|node| node.id).collect();
         let mut adjoints = Adjoints::default();
-        let mut met = BTreeMap::from([(node.id, Met::new(node, cotangent))]);
-        while let Some((id, mut last)) = met.pop_last() {
-            // What waits for its operator waits no longer than until the next node, if that is another: it takes room.
-            met.values_mut().for_each(|met| met.settle(&cpu));
-            if also.contains(&id) {
-                last.settle(&cpu);
-                adjoints.0.insert(id, last.adjoint.clone());
-            }
+        let mut met = Met { cpu: &cpu, nodes: BTreeMap::new(), waiting: None };
+        met.add(node, cotangent);
+        while let Some(mut last) = met.pop() {
             let node = Arc::clone(&last.node);
+            if also.contains(&node.id) {
+                last.settle(&cpu);
+                adjoints.0.insert(node.id, last.adjoint.clone());
+            }
             match &node.origin {
                 Origin::Leaf => {
-                    adjoints.0.insert(id, last.adjoint);
+                    adjoints.0.insert(node.id, last.adjoint);
                 }
                 Origin::Operation { operator, saved } => {
                     let saved = saved.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -123,7 +163,7 @@ impl Tensor {
                     saved.resolve(&cpu)?;
                     let contributions = pull_back(&cpu, operator.as_ref(), &saved, last);
                     for (parent, contribution) in contributions {
-                        accumulate(&cpu, &mut met, parent, contribution);
+                        met.add(parent, contribution);
                     }
                 }
                 Origin::Checkpoint(kept) => {
@@ -134,7 +174,7 @@ impl Tensor {
                     let again = body(&inputs).map_err(|e| BackwardError::Recomputation(e.to_string()))?;
                     match again.node() {
                         Some(node) if again.shape() == last.adjoint.shape() => {
-                            accumulate(&cpu, &mut met, Arc::clone(node), last.adjoint);
+                            met.add(Arc::clone(node), last.adjoint);
                         }
                         _ => {
                             let reason = format!("shape {} became {}", last.adjoint.shape(), again.shape());
@@ -153,9 +193,9 @@ fn pull_back(
     cpu: &Cpu,
     operator: &dyn Primitive,
     saved: &SavedValues,
-    mut met: Met,
+    mut last: Last,
 ) -> Vec<(Arc<Node>, Array)> {
-    let node = Arc::clone(&met.node);
+    let node = Arc::clone(&last.node);
     let parents = &node.parents;
     let wanted = |k: usize| parents[k].is_some() && operator.is_differentiable(k);
     let over = operator.over().filter(|k| wanted(*k));
@@ -172,15 +212,15 @@ fn pull_back(
         saved.auxiliaries.iter().map(|array| array.view()).collect(),
     );
     if let Some(k) = over {
-        let dy = met.adjoint.data_mut();
-        match met.waiting.take() {
+        let dy = last.adjoint.data_mut();
+        match last.more.take() {
             Some(more) => operator.vjp_over_sum(cpu, &read, dy, more.data(), &mut slots),
             None => operator.vjp_over(cpu, &read, dy, &mut slots),
         }
-        gradients[k] = met.adjoint.reshaped(saved.shapes[k].clone());
+        gradients[k] = last.adjoint.reshaped(saved.shapes[k].clone());
     } else {
-        met.settle(cpu);
-        operator.vjp(cpu, &read, met.adjoint.view(), &mut slots);
+        last.settle(cpu);
+        operator.vjp(cpu, &read, last.adjoint.view(), &mut slots);
     }
     if watch::is_watched() {
         let inputs: Vec<Option<u64>> = parents.iter().map(|x| x.as_ref().map(|node| node.id)).collect();
@@ -195,20 +235,4 @@ fn pull_back(
     let others = (0..parents.len()).filter(|k| over != Some(*k));
     let handed = |k: usize| Some((Arc::clone(parents[k].as_ref()?), gradients[k].take()?));
     over.into_iter().chain(others).filter_map(handed).collect()
-}
-
-/// Adds a contribution to the adjoint of a node. The last one waits, where the node's operator adds it itself.
-fn accumulate(cpu: &Cpu, met: &mut BTreeMap<u64, Met>, parent: Arc<Node>, contribution: Array) {
-    match met.get_mut(&parent.id) {
-        Some(met) => {
-            met.settle(cpu);
-            met.waiting = Some(contribution);
-            if !matches!(&met.node.origin, Origin::Operation { operator, .. } if operator.is_over_sum()) {
-                met.settle(cpu);
-            }
-        }
-        None => {
-            met.insert(parent.id, Met::new(parent, contribution));
-        }
-    }
 }
