@@ -62,13 +62,15 @@ struct Met<'a> {
 impl Met<'_> {
     /// Adds a contribution to the adjoint of a node.
     fn add(&mut self, node: Arc<Node>, contribution: Array) {
-        self.settle();
         let adds = |operator: &Arc<dyn Primitive>| operator.is_over_sum();
         match self.nodes.get_mut(&node.id) {
             None => {
                 self.nodes.insert(node.id, (node, contribution));
             }
-            Some(_) if node.operator().is_some_and(adds) => self.waiting = Some((node.id, contribution)),
+            Some(_) if node.operator().is_some_and(adds) => {
+                self.settle();
+                self.waiting = Some((node.id, contribution));
+            }
             Some((_, adjoint)) => accumulate(self.cpu, adjoint, &contribution),
         }
     }
@@ -235,4 +237,40 @@ fn pull_back(
     let others = (0..parents.len()).filter(|k| over != Some(*k));
     let handed = |k: usize| Some((Arc::clone(parents[k].as_ref()?), gradients[k].take()?));
     over.into_iter().chain(others).filter_map(handed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Met;
+    use crate::array::Array;
+    use crate::tensor::Tensor;
+    use kinone_kernels::Cpu;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    /// It waits while others come, but not while another node is passed.
+    #[test]
+    fn the_last_contribution_waits_for_an_operator_that_adds_it() {
+        let (cpu, shape) = (Cpu::current(), [1, 1, 1, 2]);
+        let full = |value: f32| Array::full(shape, value);
+        let vector = || Tensor::constant(Array::full([1], 1.0));
+        let x = Tensor::variable(full(1.0));
+        let (end, _) = x.batch_norm2d_add_relu(&vector(), &vector(), &x, 1e-5).unwrap();
+        let later = Tensor::variable(full(1.0));
+        let node = |tensor: &Tensor| Arc::clone(tensor.node().unwrap());
+        for (other, waits) in [(&x, true), (&later, false)] {
+            let mut met = Met { cpu: &cpu, nodes: BTreeMap::new(), waiting: None };
+            for value in [1.0, 2.0, 4.0] {
+                met.add(node(&end), full(value));
+            }
+            met.add(node(other), full(8.0));
+            if !waits {
+                assert_eq!(met.pop().unwrap().adjoint.data(), [8.0; 2]);
+            }
+            let last = met.pop().unwrap();
+            assert_eq!(last.node.id, node(&end).id);
+            assert_eq!(last.adjoint.data(), if waits { [3.0; 2] } else { [7.0; 2] });
+            assert_eq!(last.more.map(|more| more.data()[0]), waits.then_some(4.0));
+        }
+    }
 }
