@@ -77,20 +77,19 @@ impl Met<'_> {
 
     /// Adds what is waiting.
     fn settle(&mut self) {
-        if let Some((id, more)) = self.waiting.take()
-            && let Some((_, adjoint)) = self.nodes.get_mut(&id)
-        {
+        if let Some((id, more)) = self.waiting.take() {
+            let Some((_, adjoint)) = self.nodes.get_mut(&id) else { unreachable!("it waits for a node met") };
             accumulate(self.cpu, adjoint, &more);
         }
     }
 
     /// The node with the largest number, all of whose contributions are here.
     fn pop(&mut self) -> Option<Last> {
-        let id = *self.nodes.last_key_value()?.0;
+        let (id, (node, adjoint)) = self.nodes.pop_last()?;
         let more = self.waiting.take_if(|(waiting, _)| *waiting == id).map(|(_, more)| more);
         // What waits for another takes room.
         self.settle();
-        self.nodes.pop_last().map(|(_, (node, adjoint))| Last { node, adjoint, more })
+        Some(Last { node, adjoint, more })
     }
 }
 
