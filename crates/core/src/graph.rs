@@ -15,6 +15,7 @@ use crate::operator::{Primitive, View};
 use crate::shape::{Shape, ShapeError};
 use crate::tensor::{Tensor, compute};
 use kinone_kernels::Cpu;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,17 +55,27 @@ pub(crate) enum Kept {
 }
 
 impl SavedValues {
-    /// Whether something was kept as a record.
-    fn is_spare(&self) -> bool {
-        self.inputs.iter().flatten().any(|kept| matches!(kept, Kept::Record(_)))
+    /// The first that was kept as a record.
+    fn record(&self) -> Option<Arc<Node>> {
+        self.inputs.iter().flatten().find_map(|kept| match kept {
+            Kept::Value(_) => None,
+            Kept::Record(node) => Some(Arc::clone(node)),
+        })
+    }
+
+    /// Puts numbers where their record stands: in as many places as it does.
+    fn put(&mut self, record: &Arc<Node>, value: &Arc<Array>) {
+        for kept in self.inputs.iter_mut().flatten() {
+            if matches!(kept, Kept::Record(node) if Arc::ptr_eq(node, record)) {
+                *kept = Kept::Value(Arc::clone(value));
+            }
+        }
     }
 
     /// Computes again what was kept as a record.
     fn resolve(&mut self, cpu: &Cpu) -> Result<(), BackwardError> {
-        for kept in self.inputs.iter_mut().flatten() {
-            if let Kept::Record(node) = kept {
-                *kept = Kept::Value(Arc::new(node.compute_again(cpu)?));
-            }
+        while let Some(record) = self.record() {
+            self.put(&record, &record.compute_again(cpu)?);
         }
         Ok(())
     }
@@ -146,35 +157,85 @@ impl Node {
         self.operator().is_some_and(|operator| (0..count).all(|k| operator.saves().inputs.contains(&k)))
     }
 
-    /// The value of an operation that keeps all inputs.
-    fn compute_again(&self, cpu: &Cpu) -> Result<Array, BackwardError> {
-        let Origin::Operation { operator, saved } = &self.origin else {
-            unreachable!("only operations are computed again")
-        };
-        let mut saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved = saved.as_mut().ok_or(BackwardError::Freed(operator.name()))?;
-        saved.resolve(cpu)?;
-        let inputs: Vec<View<f32>> = saved.views().into_iter().flatten().collect();
-        let computed = compute(cpu, operator.as_ref(), &inputs);
-        computed.map(|(value, _)| value).map_err(|error| BackwardError::Recomputation(error.to_string()))
+    /// The value of an operation that keeps all inputs. Where these are records they are computed first, and theirs
+    /// before them: a stack of nodes, however long the chain.
+    fn compute_again(self: &Arc<Node>, cpu: &Cpu) -> Result<Arc<Array>, BackwardError> {
+        let mut wanted = vec![Arc::clone(self)];
+        let mut computed: Option<(Arc<Node>, Arc<Array>)> = None;
+        while let Some(node) = wanted.pop() {
+            let Origin::Operation { operator, saved } = &node.origin else {
+                unreachable!("only operations are computed again")
+            };
+            let mut saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
+            let saved = saved.as_mut().ok_or(BackwardError::Freed(operator.name()))?;
+            if let Some((record, value)) = computed.take() {
+                saved.put(&record, &value);
+            }
+            if let Some(record) = saved.record() {
+                wanted.extend([Arc::clone(&node), record]);
+                continue;
+            }
+            let inputs: Vec<View<f32>> = saved.views().into_iter().flatten().collect();
+            let (value, _) = compute(cpu, operator.as_ref(), &inputs)
+                .map_err(|error| BackwardError::Recomputation(error.to_string()))?;
+            computed = Some((Arc::clone(&node), Arc::new(value)));
+        }
+        match computed {
+            Some((_, value)) => Ok(value),
+            None => unreachable!("the last node is computed"),
+        }
     }
 }
 
-/// A derived drop would recurse along the chain of parents and overflow the stack on a deep graph.
+/// What a node refers to.
+#[expect(dead_code, reason = "kept to be dropped")]
+enum Reference {
+    Node(Arc<Node>),
+    Body(Box<Body>),
+}
+
+thread_local! {
+    /// What is still to be dropped of a node that this thread is dropping.
+    static PENDING: RefCell<Option<Vec<Reference>>> = const { RefCell::new(None) };
+}
+
+/// A derived drop would recurse along the chain of parents, or of what the bodies of checkpoints captured, and overflow the
+/// stack on a deep graph. Here the first node dropped drops all: the others leave to it what they refer to.
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut pending: Vec<Arc<Node>> = self.take_references();
-        while let Some(node) = pending.pop() {
-            if let Some(mut node) = Arc::into_inner(node) {
-                pending.extend(node.take_references());
+        struct Done;
+        impl Drop for Done {
+            fn drop(&mut self) {
+                // Where a drop panicked the rest goes too.
+                let rest = PENDING.take();
+                drop(rest);
+            }
+        }
+        let mut own = Some(self.take_references());
+        // A thread that ends has no list any more: then they are dropped here, one within the other.
+        let is_first = PENDING.try_with(|pending| match &mut *pending.borrow_mut() {
+            Some(pending) => {
+                pending.extend(own.take().into_iter().flatten());
+                false
+            }
+            none => {
+                *none = own.take();
+                true
+            }
+        });
+        if is_first == Ok(true) {
+            let _done = Done;
+            while let Some(reference) = PENDING.with_borrow_mut(|pending| pending.as_mut()?.pop()) {
+                drop(reference);
             }
         }
     }
 }
 
 impl Node {
-    fn take_references(&mut self) -> Vec<Arc<Node>> {
+    fn take_references(&mut self) -> Vec<Reference> {
         let mut nodes: Vec<Arc<Node>> = std::mem::take(&mut self.parents).into_iter().flatten().collect();
+        let mut body = None;
         match &mut self.origin {
             Origin::Leaf => {}
             Origin::Operation { saved, .. } => {
@@ -186,11 +247,13 @@ impl Node {
                 }));
             }
             Origin::Checkpoint(kept) => {
-                let kept = kept.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-                nodes.extend(kept.into_iter().flat_map(|kept| kept.inputs).filter_map(|x| x.node().cloned()));
+                if let Some(kept) = kept.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+                    nodes.extend(kept.inputs.iter().filter_map(|x| x.node().cloned()));
+                    body = Some(kept.body);
+                }
             }
         }
-        nodes
+        nodes.into_iter().map(Reference::Node).chain(body.map(Reference::Body)).collect()
     }
 }
 

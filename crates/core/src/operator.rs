@@ -232,10 +232,10 @@ pub trait Operator: Clone + Debug + Send + Sync + Sized + 'static {
     /// What `vjp` reads.
     const SAVES: Saves;
     /// The input, of the output's size, whose gradient [`Operator::vjp_over`] writes over the cotangent. It is handed on
-    /// before those of the other inputs, which follow in their order.
+    /// before those of the other inputs, which follow in their order: so this decides bits where an input has other uses.
     const OVER: Option<usize> = None;
 
-    /// Whether there is [`Operator::vjp_over_sum`], which does better than to add first.
+    /// Whether there is [`Operator::vjp_over_sum`], which does better than to add first. Only with [`Operator::OVER`].
     const OVER_SUM: bool = false;
 
     /// The shapes it produces from these inputs.
@@ -379,6 +379,7 @@ impl<O: Operator> Primitive for O {
         Operator::vjp_over(self, cpu, saved, dy, dx);
     }
     fn is_over_sum(&self) -> bool {
+        const { assert!(!O::OVER_SUM || O::OVER.is_some(), "a sum over which no gradient is written") }
         O::OVER_SUM
     }
     fn vjp_over_sum(

@@ -55,7 +55,7 @@ impl Adjoints {
 struct Met<'a> {
     cpu: &'a Cpu,
     nodes: BTreeMap<u64, (Arc<Node>, Array)>,
-    /// The contribution that came last and the number of its node, whose operator adds it itself if it is next.
+    /// The last contribution to a node whose operator adds it itself if that node is passed next, and the node's number.
     waiting: Option<(u64, Array)>,
 }
 
@@ -146,7 +146,7 @@ impl Tensor {
         met.add(node, cotangent);
         while let Some(mut last) = met.pop() {
             let node = Arc::clone(&last.node);
-            if also.contains(&node.id) {
+            if also.contains(&node.id) && !node.is_leaf() {
                 last.settle(&cpu);
                 adjoints.0.insert(node.id, last.adjoint.clone());
             }
@@ -157,7 +157,7 @@ impl Tensor {
                 Origin::Operation { operator, saved } => {
                     let saved = saved.lock().unwrap_or_else(PoisonError::into_inner).take();
                     let mut saved = saved.ok_or(BackwardError::Freed(operator.name()))?;
-                    if saved.is_spare() {
+                    if saved.record().is_some() {
                         // What is computed again needs the room.
                         last.settle(&cpu);
                     }
@@ -173,15 +173,15 @@ impl Tensor {
                     // The nodes made now have larger numbers than any left: the walk enters them next, in
                     // the order in which it would have met those of the first run.
                     let again = body(&inputs).map_err(|e| BackwardError::Recomputation(e.to_string()))?;
-                    match again.node() {
+                    let reason = match again.node() {
                         Some(node) if again.shape() == last.adjoint.shape() => {
                             met.add(Arc::clone(node), last.adjoint);
+                            continue;
                         }
-                        _ => {
-                            let reason = format!("shape {} became {}", last.adjoint.shape(), again.shape());
-                            return Err(BackwardError::Recomputation(reason));
-                        }
-                    }
+                        Some(_) => format!("shape {} became {}", last.adjoint.shape(), again.shape()),
+                        None => "no variable leads to it any more".to_owned(),
+                    };
+                    return Err(BackwardError::Recomputation(reason));
                 }
             }
         }
@@ -200,6 +200,10 @@ fn pull_back(
     let parents = &node.parents;
     let wanted = |k: usize| parents[k].is_some() && operator.is_differentiable(k);
     let over = operator.over().filter(|k| wanted(*k));
+    if over.is_none() {
+        // The operator adds nothing itself; what is added needs no room while there are gradients.
+        last.settle(cpu);
+    }
     let fresh = |k: usize| Array::uninitialized(saved.shapes[k].clone());
     let mut gradients: Vec<Option<Array>> =
         (0..parents.len()).map(|k| (wanted(k) && over != Some(k)).then(|| fresh(k))).collect();
@@ -218,9 +222,10 @@ fn pull_back(
             Some(more) => operator.vjp_over_sum(cpu, &read, dy, more.data(), &mut slots),
             None => operator.vjp_over(cpu, &read, dy, &mut slots),
         }
-        gradients[k] = last.adjoint.reshaped(saved.shapes[k].clone());
+        let gradient = last.adjoint.reshaped(saved.shapes[k].clone());
+        assert!(gradient.is_some(), "{}: input {k} is not of the output's size", operator.name());
+        gradients[k] = gradient;
     } else {
-        last.settle(cpu);
         operator.vjp(cpu, &read, last.adjoint.view(), &mut slots);
     }
     if watch::is_watched() {
