@@ -450,6 +450,7 @@ impl<'a, P: Product> Work<'a, P> {
                     right,
                     right_step,
                     next: None,
+                    before: 0,
                     asked: &self.asked,
                     terms: block.len(),
                     to,

@@ -183,9 +183,18 @@ impl<P: Product> Turned<'_, P> {
             sorted
         };
         let sorted: Vec<Sorted> = (0..groups).map(ready).collect();
-        // Those of a group and a block are found by whoever needs them first.
-        let blocks = self.blocks().count();
-        let found: Vec<OnceLock<Option<Bits>>> = (0..groups * blocks).map(|_| OnceLock::new()).collect();
+        // Threads that met the same columns at once would wait for each other.
+        let blocks: Vec<Range<usize>> = self.blocks().collect();
+        let bits: Vec<OnceLock<Bits>> = (0..groups * blocks.len()).map(|_| OnceLock::new()).collect();
+        if self.sparse {
+            cpu.for_ranges(bits.len(), 1, |range| {
+                for index in range {
+                    let (group, block) = (index / blocks.len(), blocks[index % blocks.len()].clone());
+                    let strewn = product.strewn(&all, even(columns, groups, group), block);
+                    bits[index].get_or_init(|| self.bits(&strewn));
+                }
+            });
+        }
         cpu.for_ranges(groups * panels, 1, |range| {
             let mut next = range.start;
             while next < range.end {
@@ -193,8 +202,8 @@ impl<P: Product> Turned<'_, P> {
                 let (group, first) = (next / panels, next % panels);
                 let count = (range.end - next).min(panels - first);
                 let panels = first..first + count;
-                let found = &found[group * blocks..(group + 1) * blocks];
-                self.run_staged(even(columns, groups, group), panels, (&all, &sorted[group], found));
+                let bits = &bits[group * blocks.len()..][..blocks.len()];
+                self.run_staged(even(columns, groups, group), panels, (&all, &sorted[group], bits));
                 next += count;
             }
         });
@@ -205,13 +214,12 @@ impl<P: Product> Turned<'_, P> {
         &self,
         columns: Range<usize>,
         panels: Range<usize>,
-        (all, sorted, found): (&P::Group, &Sorted, &[OnceLock<Option<Bits>>]),
+        (all, sorted, bits): (&P::Group, &Sorted, &[OnceLock<Bits>]),
     ) {
         let mut sums = self.room(columns.len(), &panels);
-        for (block, found) in self.blocks().zip(found) {
+        for (block, bits) in self.blocks().zip(bits) {
             let strewn = self.product.strewn(all, columns.clone(), block.clone());
-            let bits = found.get_or_init(|| self.bits(&strewn));
-            let parts = sorted.parts(&strewn, block.len(), bits.as_ref());
+            let parts = sorted.parts(&strewn, block.len(), bits.get());
             self.multiply(columns.clone(), &panels, block, (&parts, sorted.place()), None, &mut sums);
         }
     }
@@ -236,7 +244,7 @@ impl<P: Product> Turned<'_, P> {
             if block.start == 0 {
                 sorted.ready(&strewn, block.len());
             }
-            let bits = self.bits(&strewn);
+            let bits = self.sparse.then(|| self.bits(&strewn));
             let parts = sorted.parts(&strewn, block.len(), bits.as_ref());
             self.multiply(columns.clone(), &all, block, (&parts, sorted.place()), ahead, &mut sums);
         }
@@ -247,9 +255,9 @@ impl<P: Product> Turned<'_, P> {
         Sorted::new(self.present.as_ref(), columns.clone(), self.kernel.rows)
     }
 
-    /// The terms of columns that are not left out, where columns have many zeros.
-    fn bits(&self, strewn: &Strewn) -> Option<Bits> {
-        self.sparse.then(|| Bits::of(self.cpu, &strewn.left(), self.finite))
+    /// The terms of columns with many zeros that are not left out.
+    fn bits(&self, strewn: &Strewn) -> Bits {
+        Bits::of(self.cpu, &strewn.left(), self.finite)
     }
 
     /// Takes one block of k into the sums, and stores those of the last one.
@@ -287,11 +295,16 @@ impl<P: Product> Turned<'_, P> {
             assert!(rows.len() == *width, "rows that do not fill registers");
             let (sums, rest) = left_over.split_at_mut(count * width);
             left_over = rest;
-            let next = match panel + 1 < panels.end {
-                true => self.right(panel + 1, &block),
-                false => self.right(panels.start, &after(product, &block)),
+            let later = after(product, &block);
+            let next = match (panel + 1 < panels.end, later.is_empty()) {
+                (true, _) => self.right(panel + 1, &block),
+                (false, false) => self.right(panels.start, &later),
+                // What a thread takes next begins there, as a rule.
+                (false, true) => {
+                    self.right(panels.end % self.panels.len(), &(0..product.block().min(product.terms())))
+                }
             };
-            let mut stored = 0;
+            let (mut stored, mut before) = (0, 0);
             for (part, (kernel, some)) in parts.iter().zip(&each) {
                 for some in cut(part.places.clone(), *some) {
                     asked.clear();
@@ -308,6 +321,7 @@ impl<P: Product> Turned<'_, P> {
                         right: self.right(panel, &block).get(part.first * width..).unwrap_or_default(),
                         right_step: *width,
                         next: Some(next),
+                        before,
                         asked: &asked,
                         terms: part.terms,
                         to,
@@ -320,6 +334,7 @@ impl<P: Product> Turned<'_, P> {
                     // SAFETY: the slice holds the sums of these columns and of the panel; `Strewn` measured a left
                     // operand that lies anywhere.
                     unsafe { kernel.run(some.len(), *width, &tile) };
+                    before += some.len().div_ceil(kernel.rows);
                     // While they are near, if they lie in order.
                     if last && place.is_none() && (some.end - stored >= back || some.end == count) {
                         for back in cut(stored..some.end, back) {
