@@ -25,9 +25,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Node {
     id: u64,
     origin: Origin,
-    parents: Vec<Option<Arc<Node>>>,
+    parents: Parents,
     shape: Shape,
 }
+
+/// `None` for an input that was not recorded.
+type Parents = Vec<Option<Arc<Node>>>;
 
 #[derive(Debug)]
 enum Origin {
@@ -106,7 +109,7 @@ impl fmt::Debug for Recomputation {
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Node {
-    fn new(origin: Origin, parents: Vec<Option<Arc<Node>>>, shape: Shape) -> Arc<Node> {
+    fn new(origin: Origin, parents: Parents, shape: Shape) -> Arc<Node> {
         Arc::new(Node { id: NEXT.fetch_add(1, Ordering::Relaxed), origin, parents, shape })
     }
 
@@ -116,7 +119,7 @@ impl Node {
 
     pub(crate) fn operation(
         operator: Arc<dyn Primitive>,
-        parents: Vec<Option<Arc<Node>>>,
+        parents: Parents,
         saved: SavedValues,
         shape: Shape,
     ) -> Arc<Node> {
@@ -187,16 +190,9 @@ impl Node {
     }
 }
 
-/// What a node refers to.
-#[expect(dead_code, reason = "kept to be dropped")]
-enum Reference {
-    Node(Arc<Node>),
-    Body(Box<Body>),
-}
-
 thread_local! {
-    /// What is still to be dropped of a node that this thread is dropping.
-    static PENDING: RefCell<Option<Vec<Reference>>> = const { RefCell::new(None) };
+    /// Parents and origins of nodes that go while this thread drops one; `None` while it drops none.
+    static PENDING: RefCell<Option<Vec<(Parents, Origin)>>> = const { RefCell::new(None) };
 }
 
 /// A derived drop would recurse along the chain of parents, or of what the bodies of checkpoints captured, and overflow the
@@ -207,53 +203,23 @@ impl Drop for Node {
         impl Drop for Done {
             fn drop(&mut self) {
                 // Where a drop panicked the rest goes too.
-                let rest = PENDING.take();
-                drop(rest);
+                drop(PENDING.take());
             }
         }
-        let mut own = Some(self.take_references());
+        let own = (std::mem::take(&mut self.parents), std::mem::replace(&mut self.origin, Origin::Leaf));
         // A thread that ends has no list any more: then they are dropped here, one within the other.
-        let is_first = PENDING.try_with(|pending| match &mut *pending.borrow_mut() {
-            Some(pending) => {
-                pending.extend(own.take().into_iter().flatten());
-                false
-            }
-            none => {
-                *none = own.take();
-                true
-            }
+        let is_first = PENDING.try_with(|pending| {
+            let mut pending = pending.borrow_mut();
+            let is_first = pending.is_none();
+            pending.get_or_insert_default().push(own);
+            is_first
         });
         if is_first == Ok(true) {
             let _done = Done;
-            while let Some(reference) = PENDING.with_borrow_mut(|pending| pending.as_mut()?.pop()) {
-                drop(reference);
+            while let Some(next) = PENDING.with_borrow_mut(|pending| pending.as_mut()?.pop()) {
+                drop(next);
             }
         }
-    }
-}
-
-impl Node {
-    fn take_references(&mut self) -> Vec<Reference> {
-        let mut nodes: Vec<Arc<Node>> = std::mem::take(&mut self.parents).into_iter().flatten().collect();
-        let mut body = None;
-        match &mut self.origin {
-            Origin::Leaf => {}
-            Origin::Operation { saved, .. } => {
-                let saved = saved.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-                let inputs = saved.into_iter().flat_map(|saved| saved.inputs).flatten();
-                nodes.extend(inputs.filter_map(|kept| match kept {
-                    Kept::Value(_) => None,
-                    Kept::Record(node) => Some(node),
-                }));
-            }
-            Origin::Checkpoint(kept) => {
-                if let Some(kept) = kept.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-                    nodes.extend(kept.inputs.iter().filter_map(|x| x.node().cloned()));
-                    body = Some(kept.body);
-                }
-            }
-        }
-        nodes.into_iter().map(Reference::Node).chain(body.map(Reference::Body)).collect()
     }
 }
 

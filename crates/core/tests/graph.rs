@@ -231,33 +231,25 @@ fn what_cannot_be_computed_again_is_kept() {
     assert_eq!(a.clone().recomputed().mul(&a).unwrap().data(), [1.0, 4.0]);
 }
 
-#[test]
-fn a_long_chain_of_recomputed_values_is_walked_and_dropped() {
+/// A chain of 100 000 links, each from a variable and the value before it, whose derivatives are all 1.
+fn is_walked_and_dropped(link: impl Fn(&Tensor, &Tensor) -> Tensor) {
     let a = Tensor::variable(Array::scalar(1.0));
-    let chain = || {
-        let mut y = a.clone();
-        for _ in 0..100_000 {
-            y = y.mul(&a).unwrap().recomputed();
-        }
-        y
-    };
+    let chain = || (0..100_000).fold(a.clone(), |y, _| link(&a, &y));
     assert_eq!(chain().backward().unwrap().of(&a).unwrap().data(), [100_001.0]);
     drop(chain());
 }
 
 #[test]
+fn a_long_chain_of_recomputed_values_is_walked_and_dropped() {
+    is_walked_and_dropped(|a, y| y.mul(a).unwrap().recomputed());
+}
+
+#[test]
 fn a_long_chain_of_captured_checkpoints_is_walked_and_dropped() {
-    let a = Tensor::variable(Array::scalar(1.0));
-    let chain = || {
-        let mut y = a.clone();
-        for _ in 0..100_000 {
-            let captured = y.clone();
-            y = checkpoint(&[&a], move |x| x[0].add(&captured)).unwrap();
-        }
-        y
-    };
-    assert_eq!(chain().backward().unwrap().of(&a).unwrap().data(), [100_001.0]);
-    drop(chain());
+    is_walked_and_dropped(|a, y| {
+        let captured = y.clone();
+        checkpoint(&[a], move |x| x[0].add(&captured)).unwrap()
+    });
 }
 
 #[test]

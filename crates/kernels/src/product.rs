@@ -450,7 +450,6 @@ impl<'a, P: Product> Work<'a, P> {
                     right,
                     right_step,
                     next: None,
-                    before: 0,
                     asked: &self.asked,
                     terms: block.len(),
                     to,

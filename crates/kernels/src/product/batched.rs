@@ -92,7 +92,6 @@ impl Tiles {
             right,
             right_step: width,
             next: soon.right,
-            before: 0,
             asked: &[],
             terms,
             to: sums.to,

@@ -138,7 +138,6 @@ impl Kernel {
             b: tile.right.as_ptr(),
             b_step: tile.right_step,
             next: distance(tile.right, tile.next),
-            before: tile.before,
             asked: tile.asked.as_ptr(),
             asked_len: tile.asked.len(),
             share,
@@ -168,7 +167,6 @@ impl Kernel {
             if rest > 0 {
                 let asked = &tile.asked[(tiles * share).min(tile.asked.len())..];
                 (raw.asked, raw.asked_len) = (asked.as_ptr(), asked.len());
-                raw.before += tiles;
                 of_rows(rest)(&raw, rows - rest, 1);
             }
         }

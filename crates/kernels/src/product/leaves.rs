@@ -436,7 +436,6 @@ impl<P: LeafProduct> Piece<'_, P> {
                         right: columns.get(first * panel.width..).unwrap_or_default(),
                         right_step: panel.width,
                         next: None,
-                        before: 0,
                         asked: &[],
                         terms: left.terms(),
                         to: slots.wrapping_add(chain.sum * size),

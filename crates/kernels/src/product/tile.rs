@@ -15,8 +15,6 @@ pub(super) struct Tile<'a> {
     pub(super) right_step: usize,
     /// The right operand of the tiles to come, if it lies as this one does: it arrives while the sums are computed.
     pub(super) next: Option<&'a [f32]>,
-    /// How many tiles have met this right operand before: each asks for another part of the next one.
-    pub(super) before: usize,
     /// Other addresses whose cache lines arrive meanwhile, as those of the outputs do.
     pub(super) asked: &'a [*const f32],
     /// The number of terms.
@@ -127,7 +125,6 @@ pub(super) struct Raw {
     pub(super) b_step: usize,
     /// From the right operand to the one to come, in bytes; 0 where there is none, then what is asked for is there.
     pub(super) next: isize,
-    pub(super) before: usize,
     pub(super) asked: *const *const f32,
     pub(super) asked_len: usize,
     /// So many are asked for with each tile.
@@ -181,7 +178,7 @@ pub(super) unsafe fn stack<V: Lanes, L: Values<ROWS>, const ROWS: usize, const W
         // SAFETY: the caller's promise.
         unsafe {
             let (first, now) = (first + tile * ROWS, raw.asked(tile));
-            let soon = L::soon(raw, raw.before + tile, WIDE, V::COUNT);
+            let soon = L::soon(raw, tile, WIDE, V::COUNT);
             match now {
                 [] => one::<V, L, ROWS, WIDE, false>(raw, first, soon, now),
                 _ => one::<V, L, ROWS, WIDE, true>(raw, first, soon, now),

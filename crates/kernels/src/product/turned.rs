@@ -295,16 +295,11 @@ impl<P: Product> Turned<'_, P> {
             assert!(rows.len() == *width, "rows that do not fill registers");
             let (sums, rest) = left_over.split_at_mut(count * width);
             left_over = rest;
-            let later = after(product, &block);
-            let next = match (panel + 1 < panels.end, later.is_empty()) {
-                (true, _) => self.right(panel + 1, &block),
-                (false, false) => self.right(panels.start, &later),
-                // What a thread takes next begins there, as a rule.
-                (false, true) => {
-                    self.right(panels.end % self.panels.len(), &(0..product.block().min(product.terms())))
-                }
+            let next = match panel + 1 < panels.end {
+                true => self.right(panel + 1, &block),
+                false => self.right(panels.start, &after(product, &block)),
             };
-            let (mut stored, mut before) = (0, 0);
+            let mut stored = 0;
             for (part, (kernel, some)) in parts.iter().zip(&each) {
                 for some in cut(part.places.clone(), *some) {
                     asked.clear();
@@ -321,7 +316,6 @@ impl<P: Product> Turned<'_, P> {
                         right: self.right(panel, &block).get(part.first * width..).unwrap_or_default(),
                         right_step: *width,
                         next: Some(next),
-                        before,
                         asked: &asked,
                         terms: part.terms,
                         to,
@@ -334,7 +328,6 @@ impl<P: Product> Turned<'_, P> {
                     // SAFETY: the slice holds the sums of these columns and of the panel; `Strewn` measured a left
                     // operand that lies anywhere.
                     unsafe { kernel.run(some.len(), *width, &tile) };
-                    before += some.len().div_ceil(kernel.rows);
                     // While they are near, if they lie in order.
                     if last && place.is_none() && (some.end - stored >= back || some.end == count) {
                         for back in cut(stored..some.end, back) {
