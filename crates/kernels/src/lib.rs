@@ -12,6 +12,7 @@ pub mod conv;
 pub mod cpu;
 mod denormals;
 pub mod gemm;
+mod interleave;
 pub mod leaves;
 pub mod math;
 pub mod memory;

@@ -59,8 +59,6 @@ pub enum Cotangent<'a> {
     Spent(&'a mut [f32]),
     /// The first plus the second, which is to be read; the first then as if spent.
     Added(&'a mut [f32], &'a [f32]),
-    /// To be made of what was pooled, and then as if spent.
-    Pooled(Unpool<'a>, &'a mut [f32]),
 }
 
 /// Where the gradients go; those that nobody wants are absent, and so is what a [`Cotangent`] takes.

@@ -8,11 +8,14 @@ mod adaptive;
 mod average;
 mod max;
 pub mod reference;
+mod spread;
 
 pub use adaptive::{adaptive_average, adaptive_average_backward, window};
 pub use average::{average, average_backward};
-pub(crate) use max::{Max, scatter};
-pub use max::{max, max_backward};
+pub(crate) use max::Max;
+pub use max::max;
+pub(crate) use spread::Spread;
+pub use spread::max_backward;
 
 use crate::memory::size;
 use std::ops::Range;
@@ -113,7 +116,7 @@ struct Rows {
     part: usize,
     /// Where tap q of output 0 lies in a row.
     taps: Vec<usize>,
-    /// Which rows are here: row r of all planes is kept in slot `r % held.len()`.
+    /// Which rows are here: row r of all planes is kept in slot `r % held.len()`; a power of two.
     held: Vec<Option<usize>>,
     rows: Vec<f32>,
 }
@@ -124,7 +127,7 @@ impl Rows {
         let outputs = pool.output[1].next_multiple_of(WIDTH);
         let part = outputs + (kernel - 1) * dilation / stride;
         let taps = (0..kernel).map(|q| q * dilation % stride * part + q * dilation / stride).collect();
-        let slots = (pool.kernel[0] - 1) * pool.dilation[0] + 1;
+        let slots = ((pool.kernel[0] - 1) * pool.dilation[0] + 1).next_power_of_two();
         Rows {
             stride,
             padding: pool.padding[1],
@@ -142,11 +145,11 @@ impl Rows {
         self.outputs
     }
 
-    /// Takes `x` as row `row` of all planes. Every call writes the same columns: the filler stays.
+    /// Takes a function of `x` as row `row` of all planes. Every call writes the same columns: the filler stays.
     #[inline(always)]
-    fn set(&mut self, row: usize, x: &[f32]) {
+    fn set(&mut self, row: usize, x: &[f32], of: &impl Fn(f32) -> f32) {
         let Rows { stride, padding, part, .. } = *self;
-        let slot = row % self.held.len();
+        let slot = row & (self.held.len() - 1);
         if self.held[slot] == Some(row) {
             return;
         }
@@ -156,29 +159,29 @@ impl Rows {
             1 => {
                 let to = to.get_mut(padding..).unwrap_or_default();
                 for (to, x) in to.iter_mut().zip(x) {
-                    *to = *x;
+                    *to = of(*x);
                 }
             }
             2 => {
                 let (even, odd) = to.split_at_mut(part);
-                set_halves(x, padding, even, odd);
+                set_halves(x, of, padding, even, odd);
             }
             _ => {
                 for (phase, to) in to.chunks_exact_mut(part).enumerate() {
                     let first = padding.saturating_sub(phase).div_ceil(stride);
                     let from = x.iter().skip(first * stride + phase - padding).step_by(stride);
                     for (to, x) in to.iter_mut().skip(first).zip(from) {
-                        *to = *x;
+                        *to = of(*x);
                     }
                 }
             }
         }
     }
 
-    /// Where the taps (·, q) of a row of windows lie in row `row` of all planes.
+    /// Where row `row` of all planes begins; `taps` lie from there.
     #[inline(always)]
-    fn place(&self, row: usize, q: usize) -> usize {
-        row % self.held.len() * self.stride * self.part + self.taps[q]
+    fn place(&self, row: usize) -> usize {
+        (row & (self.held.len() - 1)) * self.stride * self.part
     }
 
     /// The taps at a place, for all outputs of a row, padded.
@@ -188,26 +191,26 @@ impl Rows {
     }
 }
 
-/// `x[k]` to `even` or `odd` at `(k + padding) / 2`, as far as they reach; both have one length.
+/// `of(x[k])` to `even` or `odd` at `(k + padding) / 2`, as far as they reach; both have one length.
 #[inline(always)]
-fn set_halves(x: &[f32], padding: usize, even: &mut [f32], odd: &mut [f32]) {
+fn set_halves(x: &[f32], of: &impl Fn(f32) -> f32, padding: usize, even: &mut [f32], odd: &mut [f32]) {
     let mut first = padding / 2;
     let mut x = x;
     if padding % 2 == 1
         && first < odd.len()
         && let Some((head, rest)) = x.split_first()
     {
-        odd[first] = *head;
+        odd[first] = of(*head);
         (first, x) = (first + 1, rest);
     }
     let (pairs, last) = x.as_chunks::<2>();
     let even = even.get_mut(first..).unwrap_or_default();
     let odd = odd.get_mut(first..).unwrap_or_default();
     for ((even, odd), [left, right]) in even.iter_mut().zip(odd).zip(pairs) {
-        *even = *left;
-        *odd = *right;
+        *even = of(*left);
+        *odd = of(*right);
     }
     if let (Some(even), Some(last)) = (even.get_mut(pairs.len()), last.first()) {
-        *even = *last;
+        *even = of(*last);
     }
 }

@@ -28,7 +28,7 @@ mod values;
 
 pub(crate) use batched::{Rows, Soon, Sums, Tiles};
 pub(crate) use gaps::Present;
-pub(crate) use lanes::{prefetch, prefetch_far};
+pub(crate) use lanes::{ask_for_part, prefetch, prefetch_far};
 pub(crate) use leaves::{Add, LeafProduct, Strewn, multiply_leaves};
 pub(crate) use outside::Outside;
 pub(crate) use sparse::is_sparse;

@@ -1,6 +1,8 @@
 //! Batch normalization equals its definition bit for bit.
 
 mod common;
+#[path = "common/stem.rs"]
+mod stem;
 
 use common::{Odd, Random, assert_same, cpus};
 use kinone_kernels::Cpu;
@@ -149,6 +151,14 @@ fn backward_equals_its_definition_whatever_is_wanted_and_wherever_it_goes() {
                 got.iter().zip(&definition).for_each(|(got, wanted)| assert_same(got, wanted, &what));
             }
         }
+    }
+}
+
+#[test]
+fn what_is_pooled_at_once_equals_the_three_definitions() {
+    let mut random = Random(3);
+    for (shape, pool) in stem::shapes(&mut random) {
+        stem::check(&mut random, shape, &pool);
     }
 }
 

@@ -2,6 +2,8 @@
 //! since what is said to be large holds for the whole process.
 
 mod common;
+#[path = "common/stem.rs"]
+mod stem;
 
 use common::{Odd, Random, assert_same, cpus};
 use kinone_kernels::conv::{self, Conv, Finish};
@@ -152,6 +154,10 @@ fn results_written_past_the_caches_equal_their_definitions() {
         [[2, 3, 8, 10], [3, 45, 7, 7], [2, 5, 33, 67], [5, 9, 1, 1], [2, 0, 3, 3], [3, 2, 0, 4]]
     {
         normalization(&mut random, Images { n, c, h, w });
+    }
+    large().set();
+    for (shape, pool) in stem::shapes(&mut random) {
+        stem::check(&mut random, shape, &pool);
     }
     let conv = |n, c, o, size, k, stride| Conv {
         n,

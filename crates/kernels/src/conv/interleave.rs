@@ -5,6 +5,7 @@
 //! time.
 
 use crate::cpu::SharedMut;
+use crate::interleave::weave;
 use crate::memory::{Buffer, Stream};
 use crate::{Cpu, Task};
 
@@ -79,22 +80,7 @@ impl Task for Plane<'_> {
         };
         for (h, row) in out.chunks_exact_mut(width).enumerate() {
             let (first, i) = (h % down * across, h / down);
-            if across == 2 {
-                let (even, odd) = (part(first, i), part(first + 1, i));
-                let (pairs, last) = row.as_chunks_mut::<2>();
-                let even = &even[..pairs.len() + last.len()];
-                let odd = &odd[..pairs.len()];
-                for k in 0..pairs.len() {
-                    pairs[k] = [even[k], odd[k]];
-                }
-                last.copy_from_slice(&even[pairs.len()..]);
-            } else {
-                for b in 0..across {
-                    for (to, from) in row[b..].iter_mut().step_by(across).zip(part(first + b, i)) {
-                        *to = *from;
-                    }
-                }
-            }
+            weave(across, |residue| part(first + residue, i), row);
         }
     }
 }

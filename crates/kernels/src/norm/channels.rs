@@ -7,7 +7,6 @@
 use super::apply::{
     Centred, Constants, Dx, Dz, GRAIN, Moments, Pass, PlaneMap, map_plane, map_plane_and_over, map_plane_over,
 };
-use super::pooled::Unpool;
 use super::{Channels, Cotangent, Gradients, inverse_deviation, scale_and_shift, variance};
 use crate::cpu::SharedMut;
 use crate::leaves::{BatchLeaf, batch_leaves, tree};
@@ -31,7 +30,7 @@ pub(super) struct Outputs<'a> {
 /// The batch, cut for the work on it.
 pub(super) struct Batch {
     pub(super) shape: Images,
-    leaves: Vec<BatchLeaf>,
+    pub(super) leaves: Vec<BatchLeaf>,
     /// Channels taken together.
     pub(super) block: usize,
 }
@@ -50,6 +49,12 @@ impl Batch {
         cpu.for_ranges(self.shape.c, self.block.max(GRAIN / channel.max(1)), body);
     }
 
+    /// The most planes of a leaf of a block.
+    pub(super) fn together(&self) -> Images {
+        let samples = self.leaves.iter().map(|leaf| leaf.samples.len()).max().unwrap_or(0);
+        Images { n: samples, c: self.block, ..self.shape }
+    }
+
     fn count(&self) -> f64 {
         (self.shape.n * self.shape.plane()) as f64
     }
@@ -59,65 +64,104 @@ impl Batch {
     }
 
     /// Where the planes of some channels of an image lie.
-    fn planes(&self, n: usize, channels: &Range<usize>) -> Range<usize> {
+    pub(super) fn planes(&self, n: usize, channels: &Range<usize>) -> Range<usize> {
         let at = |c: usize| (n * self.shape.c + c) * self.shape.plane();
         at(channels.start)..at(channels.end)
     }
 
-    /// Sums over each channel of a block, into `sums`; `leaves` is scratch. `before` is called with each image and channel
-    /// before these are looked at.
+    /// Sums over each channel of a block, into `scratch`.
     ///
     /// # Safety
-    /// Nobody but `before` writes these channels of `x` meanwhile.
+    /// Nobody writes these channels of `x` meanwhile.
     #[inline(always)]
     unsafe fn sums<const N: usize, T: Terms<N, 2>>(
         &self,
         x: [Planes; N],
         block: &Range<usize>,
         terms: &[T],
-        Scratch { leaves, sums }: &mut Scratch,
-        before: impl Fn(usize, usize),
+        scratch: &mut Scratch,
     ) {
-        leaves.clear();
+        scratch.leaves.clear();
         for leaf in &self.leaves {
-            if leaf.rows.start == 0 {
-                for n in leaf.samples.clone() {
-                    block.clone().for_each(|c| before(n, c));
-                }
-            }
-            for (c, terms) in block.clone().zip(terms) {
-                // SAFETY: the caller's promise.
-                leaves.push(unsafe { channel_leaf(x, c, leaf, *terms) });
-            }
+            // SAFETY: the caller's promise.
+            unsafe { scratch.leaf(x, block, leaf, terms) };
         }
-        sums.clear();
-        for at in 0..block.len() {
-            let of_leaf = |leaf: usize| leaves[leaf * block.len() + at];
-            let add = |a: [f64; 2], b: [f64; 2]| from_fn(|k| a[k] + b[k]);
-            sums.push(tree(self.leaves.len(), of_leaf, add).unwrap_or([0.0; 2]));
-        }
+        scratch.add_up(block.len());
     }
 }
 
 /// What writes the planes of a block past the caches, from where they are computed.
-struct Past {
+pub(super) struct Past {
     stream: Stream,
     near: Buffer,
 }
 
 impl Past {
-    /// For an output that had better be written so.
-    fn of(batch: &Batch) -> Option<Past> {
-        let near = |stream| Past { stream, near: Buffer::take(batch.block * batch.shape.plane()) };
-        Stream::of(batch.shape.len()).map(near)
+    /// For `planes` planes of an output, of which a block is written together, if that had better be written so.
+    pub(super) fn of(planes: usize, plane: usize, block: usize) -> Option<Past> {
+        Stream::of(planes * plane).map(|stream| Past { stream, near: Buffer::take(block * plane) })
+    }
+
+    /// Where `to` is to be written: there, or near.
+    #[inline(always)]
+    pub(super) fn place<'a>(past: &'a mut Option<Past>, to: &'a mut [f32]) -> &'a mut [f32] {
+        match past {
+            Some(past) => &mut past.near[..to.len()],
+            None => to,
+        }
+    }
+
+    /// Brings what was written near to its place.
+    ///
+    /// # Safety
+    /// Nobody looks at `to` before all of it is there.
+    #[inline(always)]
+    pub(super) unsafe fn bring(past: &Option<Past>, to: &mut [f32]) {
+        if let Some(Past { stream, near }) = past {
+            // SAFETY: the caller's promise.
+            unsafe { stream.copy(&near[..to.len()], to) };
+        }
     }
 }
 
 /// Memory of a thread, used again for every block.
 #[derive(Default)]
 pub(super) struct Scratch {
-    leaves: Vec<[f64; 2]>,
+    /// By leaf, then by channel.
+    pub(super) leaves: Vec<[f64; 2]>,
     sums: Vec<[f64; 2]>,
+}
+
+impl Scratch {
+    /// The sums of the next leaf.
+    ///
+    /// # Safety
+    /// Nobody writes its planes of `x` meanwhile.
+    #[inline(always)]
+    pub(super) unsafe fn leaf<const N: usize, T: Terms<N, 2>>(
+        &mut self,
+        x: [Planes; N],
+        block: &Range<usize>,
+        leaf: &BatchLeaf,
+        terms: &[T],
+    ) {
+        for (c, terms) in block.clone().zip(terms) {
+            // SAFETY: the caller's promise.
+            self.leaves.push(unsafe { channel_leaf(x, c, leaf, *terms) });
+        }
+    }
+
+    /// The sums of all leaves, of so many channels.
+    #[inline(always)]
+    pub(super) fn add_up(&mut self, channels: usize) {
+        let Scratch { leaves, sums } = self;
+        sums.clear();
+        for at in 0..channels {
+            let of_leaf = |leaf: usize| leaves[leaf * channels + at];
+            let add = |a: [f64; 2], b: [f64; 2]| from_fn(|k| a[k] + b[k]);
+            sums.push(tree(leaves.len() / channels, of_leaf, add).unwrap_or([0.0; 2]));
+        }
+    }
 }
 
 /// Statistics of `x[0]`, then `y = map(x, [scale, shift])`.
@@ -170,7 +214,7 @@ impl Statistics<'_> {
     ) {
         let moments = vec![Moments; block.len()];
         // SAFETY: the caller's promise.
-        unsafe { batch.sums([x], block, &moments, scratch, |_, _| ()) };
+        unsafe { batch.sums([x], block, &moments, scratch) };
         let count = batch.count();
         constants.clear();
         for (c, [sum, squares]) in block.clone().zip(&scratch.sums) {
@@ -202,7 +246,8 @@ impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
         let batch = self.batch;
         let mut scratch = Scratch::default();
         let mut constants = Vec::new();
-        let mut past = Past::of(batch);
+        let (plane, planes) = (batch.shape.plane(), batch.shape.n * batch.shape.c);
+        let mut past = Past::of(planes, plane, batch.block);
         for first in self.channels.clone().step_by(batch.block) {
             let block = first..(first + batch.block).min(self.channels.end);
             // SAFETY: the inputs are borrowed as slices to read: nobody writes them; each channel is in one range only.
@@ -211,8 +256,7 @@ impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
             for n in (0..batch.shape.n).rev() {
                 // SAFETY: each plane of the output is in one range only.
                 let y = unsafe { self.y.slice(batch.planes(n, &block)) };
-                let to = past.as_mut().map_or(&mut *y, |past| &mut past.near);
-                let to = to.chunks_exact_mut(batch.shape.plane().max(1));
+                let to = Past::place(&mut past, y).chunks_exact_mut(plane.max(1));
                 for ((c, constants), to) in block.clone().zip(&constants).zip(to) {
                     // The first was looked at just now.
                     self.x[1..].iter().for_each(|x| x.ask(n.wrapping_sub(1), c, 0));
@@ -220,10 +264,8 @@ impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
                     let x = unsafe { self.x.map(|x| x.rows(n, c, 0..batch.shape.h)) };
                     map_plane(self.map, x, *constants, to);
                 }
-                if let Some(Past { stream, near }) = &past {
-                    // SAFETY: nobody looks at the output before all of it is there.
-                    unsafe { stream.copy(&near[..y.len()], y) };
-                }
+                // SAFETY: nobody looks at the output before all of it is there.
+                unsafe { Past::bring(&past, y) };
             }
         }
     }
@@ -241,20 +283,15 @@ pub(super) fn backward<const N: usize, P: Pass<N>>(
     pass: P,
     gradients: Gradients,
 ) {
-    let vectors = [Some(channels.mean), Some(channels.invstd), Some(channels.gamma), beta];
-    assert!(vectors.iter().flatten().all(|vector| vector.len() == shape.c), "one value a channel");
     gradients.check(shape);
     let Gradients { dx, dresidual, dgamma, dbeta } = gradients;
+    let parameters = Parameters::new(shape, channels, beta, [dgamma, dbeta]);
     let images = [dx, dresidual].map(|to| to.map(SharedMut::new));
-    let (kept, over, pooled): (&[f32], _, _) = match dy {
-        Cotangent::Kept(dy) => (dy, None, None),
-        Cotangent::Spent(over) => (&[], Some(over), None),
+    let (kept, over): (&[f32], _) = match dy {
+        Cotangent::Kept(dy) => (dy, None),
+        Cotangent::Spent(over) => (&[], Some(over)),
         Cotangent::Added(..) => unreachable!("the second is among the values of the pass"),
-        Cotangent::Pooled(pooled, over) => (&[], Some(over), Some(pooled)),
     };
-    if let Some(pooled) = &pooled {
-        pooled.check(shape);
-    }
     let over = over.map(|over| {
         assert!(images[usize::from(P::RESIDUAL)].is_none(), "a gradient with two places");
         assert_eq!(over.len(), shape.len(), "the cotangent is not {shape:?}");
@@ -265,89 +302,124 @@ pub(super) fn backward<const N: usize, P: Pass<N>>(
     for i in 1..N {
         values[i] = Planes::of(shape, x[i]);
     }
-    let vectors = [dgamma, dbeta].map(|to| to.map(SharedMut::new));
     let batch = Batch::new(cpu, shape);
     batch.for_channels(cpu, |range| {
-        let batch = &batch;
-        cpu.vectorize(Backward { batch, range, values, pooled, channels, beta, pass, over, images, vectors });
+        let (batch, parameters) = (&batch, &parameters);
+        cpu.vectorize(Backward { batch, range, values, parameters, pass, over, images });
     });
+}
+
+/// What the gradients of channels are made of, and where those of gamma and beta go.
+pub(super) struct Parameters<'a> {
+    channels: Channels<'a>,
+    /// Absent where no shift is looked at.
+    beta: Option<&'a [f32]>,
+    /// dgamma, dbeta
+    to: [Option<SharedMut<'a, f32>>; 2],
+}
+
+impl<'a> Parameters<'a> {
+    /// # Panics
+    /// When there is not one value a channel.
+    pub(super) fn new(
+        shape: Images,
+        channels: Channels<'a>,
+        beta: Option<&'a [f32]>,
+        to: [Option<&'a mut [f32]>; 2],
+    ) -> Parameters<'a> {
+        let vectors = [Some(channels.mean), Some(channels.invstd), Some(channels.gamma), beta];
+        assert!(vectors.iter().flatten().all(|vector| vector.len() == shape.c), "one value a channel");
+        Parameters { channels, beta, to: to.map(|to| to.map(SharedMut::new)) }
+    }
+
+    /// What is added up in each channel of a block.
+    #[inline(always)]
+    pub(super) fn terms<P: Copy>(&self, pass: P, block: &Range<usize>, terms: &mut Vec<Centred<P>>) {
+        let Channels { mean, invstd, gamma } = self.channels;
+        terms.clear();
+        terms.extend(block.clone().map(|c| {
+            let beta = self.beta.map_or(0.0, |beta| beta[c]);
+            let [scale, shift] = scale_and_shift(mean[c], invstd[c], gamma[c], beta);
+            Centred { pass, mean: mean[c], scale, shift }
+        }));
+    }
+
+    /// What follows from the sums of these terms: the gradients of gamma and beta, and the constants of that of x.
+    ///
+    /// # Safety
+    /// Nobody else touches the gradients of these channels.
+    #[inline(always)]
+    pub(super) unsafe fn constants<P>(
+        &self,
+        batch: &Batch,
+        block: &Range<usize>,
+        terms: &[Centred<P>],
+        Scratch { sums, .. }: &Scratch,
+        constants: &mut Vec<Constants>,
+    ) {
+        let count = batch.count();
+        constants.clear();
+        for ((c, [s1, s2]), terms) in block.clone().zip(sums).zip(terms) {
+            let r = f64::from(self.channels.invstd[c]);
+            for (to, value) in self.to.iter().zip([(s2 * r) as f32, *s1 as f32]) {
+                if let Some(to) = to {
+                    // SAFETY: the caller's promise.
+                    unsafe { to.write(c, 1, &[value]) };
+                }
+            }
+            let (k1, k2) = ((s1 / count) as f32, (s2 * r * r / count) as f32);
+            constants.push([terms.mean, k1, k2, terms.scale, terms.shift]);
+        }
+    }
 }
 
 struct Backward<'a, P, const N: usize> {
     batch: &'a Batch,
     range: Range<usize>,
     values: [Planes<'a>; N],
-    /// What makes dy, written over.
-    pooled: Option<Unpool<'a>>,
-    channels: Channels<'a>,
-    beta: Option<&'a [f32]>,
+    parameters: &'a Parameters<'a>,
     pass: P,
     /// Where dy lies, if a gradient is to be written over it.
     over: Option<SharedMut<'a, f32>>,
     /// dx, dresidual
     images: [Option<SharedMut<'a, f32>>; 2],
-    /// dgamma, dbeta
-    vectors: [Option<SharedMut<'a, f32>>; 2],
 }
 
 impl<P: Pass<N>, const N: usize> Task for Backward<'_, P, N> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let (batch, count, pass) = (self.batch, self.batch.count(), self.pass);
-        let Channels { mean, invstd, gamma } = self.channels;
+        let (batch, shape) = (self.batch, self.batch.shape);
         let wanted = self.over.is_some() || self.images.iter().any(Option::is_some);
         let mut scratch = Scratch::default();
-        let (mut terms, mut constants): (Vec<_>, Vec<Constants>) = (Vec::new(), Vec::new());
+        let (mut terms, mut constants) = (Vec::new(), Vec::new());
         // Planes of dy are in a near cache, and what is written over them too.
-        let mut past = if self.images[0].is_some() { Past::of(batch) } else { None };
+        let wide = if self.images[0].is_some() { shape.n * shape.c } else { 0 };
+        let mut past = Past::of(wide, shape.plane(), batch.block);
         for first in self.range.clone().step_by(batch.block) {
             let block = first..(first + batch.block).min(self.range.end);
-            terms.clear();
-            terms.extend(block.clone().map(|c| {
-                let beta = self.beta.map_or(0.0, |beta| beta[c]);
-                let [scale, shift] = scale_and_shift(mean[c], invstd[c], gamma[c], beta);
-                Centred { pass, mean: mean[c], scale, shift }
-            }));
-            let spread = |n: usize, c: usize| {
-                if let (Some(pooled), Some(dy)) = (&self.pooled, self.over) {
-                    // SAFETY: this thread alone looks at and writes this plane, and now here alone.
-                    pooled.spread(n * batch.shape.c + c, unsafe { dy.slice(batch.plane(n, c)) });
-                }
-            };
-            // SAFETY: dy is written in this range of channels by this thread alone, before and later; the other inputs
-            // are borrowed as slices to read.
-            unsafe { batch.sums(self.values, &block, &terms, &mut scratch, spread) };
-            constants.clear();
-            for ((c, [s1, s2]), terms) in block.clone().zip(&scratch.sums).zip(&terms) {
-                let r = f64::from(invstd[c]);
-                for (to, value) in self.vectors.iter().zip([(s2 * r) as f32, *s1 as f32]) {
-                    if let Some(to) = to {
-                        // SAFETY: each channel is in one range only.
-                        unsafe { to.write(c, 1, &[value]) };
-                    }
-                }
-                let (k1, k2) = ((s1 / count) as f32, (s2 * r * r / count) as f32);
-                constants.push([terms.mean, k1, k2, terms.scale, terms.shift]);
+            self.parameters.terms(self.pass, &block, &mut terms);
+            // SAFETY: dy is written in this range of channels by this thread alone, and later; the other inputs are
+            // borrowed as slices to read; each channel is in one range only.
+            unsafe {
+                batch.sums(self.values, &block, &terms, &mut scratch);
+                self.parameters.constants(batch, &block, &terms, &scratch, &mut constants);
             }
             if wanted {
                 // The last image is the one still in the nearest cache.
                 for n in (0..batch.shape.n).rev() {
-                    // SAFETY: this thread alone looks at and writes these planes.
-                    let mut dx = self.images[0].map(|dx| unsafe { dx.slice(batch.planes(n, &block)) });
-                    let to = match (&mut past, &mut dx) {
-                        (Some(past), Some(_)) => &mut *past.near,
-                        (_, dx) => dx.as_deref_mut().unwrap_or_default(),
-                    };
-                    let mut to = to.chunks_exact_mut(batch.shape.plane().max(1));
+                    let dx = self.images[0].map(|dx| {
+                        // SAFETY: this thread alone looks at and writes these planes.
+                        unsafe { dx.slice(batch.planes(n, &block)) }
+                    });
+                    let dx = dx.unwrap_or_default();
+                    let mut to = Past::place(&mut past, dx).chunks_exact_mut(shape.plane().max(1));
                     for (c, constants) in block.clone().zip(&constants) {
                         // SAFETY: as above.
                         unsafe { self.plane(n, c, *constants, to.next()) };
                     }
-                    if let (Some(Past { stream, near }), Some(dx)) = (&past, dx) {
-                        // SAFETY: nobody looks at the gradient before all of it is there.
-                        unsafe { stream.copy(&near[..dx.len()], dx) };
-                    }
+                    // SAFETY: nobody looks at the gradient before all of it is there.
+                    unsafe { Past::bring(&past, dx) };
                 }
             }
         }

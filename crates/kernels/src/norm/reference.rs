@@ -2,8 +2,7 @@
 //!
 //! Lower-case names of one value: `m = n·h·w`, `f64(·)` is exact, `f32(·)` rounds once.
 
-use super::{Channels, Cotangent, Gradients, Mask, Then, Unpool, inverse_deviation, variance};
-use crate::pool2d::reference::max_backward;
+use super::{Channels, Cotangent, Gradients, Mask, Then, inverse_deviation, variance};
 use crate::sums::{Images, reference::channel_sum};
 
 /// The flat index of a position of a channel of an image.
@@ -115,10 +114,6 @@ pub fn train_backward(
             assert_eq!(dy.len(), more.len(), "two cotangents of one value");
             let sum = |(a, b): (&f32, &f32)| a + b;
             (dy.iter().zip(more).map(sum).collect(), Some(dy))
-        }
-        Cotangent::Pooled(Unpool { pool, winner, dy }, over) => {
-            max_backward(pool, winner, dy, over);
-            (over.to_vec(), Some(over))
         }
     };
     if over.is_some() {

@@ -49,9 +49,9 @@ impl Task for Average<'_> {
             for p in 0..pool.kernel[0] {
                 let Some(row) = pool.position(0, i, p) else { continue };
                 let row = top + row;
-                taps.set(row, &self.x[row * w..][..w]);
+                taps.set(row, &self.x[row * w..][..w], &|x| x);
                 for q in 0..pool.kernel[1] {
-                    for (sum, tap) in sums.iter_mut().zip(taps.at(taps.place(row, q))) {
+                    for (sum, tap) in sums.iter_mut().zip(taps.at(taps.place(row) + taps.taps[q])) {
                         *sum += f64::from(*tap);
                     }
                 }

@@ -1,5 +1,7 @@
 //! The vector registers of every instruction set.
 
+use super::LINE;
+
 /// A register of f32, each lane another output.
 pub(crate) trait Lanes: Copy {
     /// The number of lanes.
@@ -59,6 +61,14 @@ hints! {
     prefetch_far: _MM_HINT_T1;
     /// Asks for the cache line at `at`, which will be written.
     prefetch_to_write: _MM_HINT_ET0;
+}
+
+/// Asks for one of so many equal parts of what will be read later.
+#[inline(always)]
+pub(crate) fn ask_for_part(values: &[f32], part: usize, parts: usize) {
+    let size = values.len().div_ceil(parts);
+    let values = values.get(part * size..).unwrap_or_default();
+    values[..size.min(values.len())].iter().step_by(LINE).for_each(|at| prefetch_far(at));
 }
 
 /// No vector instructions assumed.

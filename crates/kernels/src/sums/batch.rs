@@ -192,6 +192,8 @@ impl<T: ChannelTerms<N, K>, const N: usize, const K: usize> Task for ChannelLeav
 pub(crate) struct Planes<'a> {
     start: *const f32,
     shape: Images,
+    /// The image and the channel whose plane is the first.
+    first: (usize, usize),
     borrow: PhantomData<&'a [f32]>,
 }
 
@@ -205,7 +207,7 @@ impl<'a> Planes<'a> {
     /// When `x` does not have the length of its shape.
     pub(crate) fn of(shape: Images, x: &'a [f32]) -> Planes<'a> {
         assert_eq!(x.len(), shape.len(), "an array is not {shape:?}");
-        Planes { start: x.as_ptr(), shape, borrow: PhantomData }
+        Planes { start: x.as_ptr(), shape, first: (0, 0), borrow: PhantomData }
     }
 
     /// Those of an array that is also written.
@@ -213,7 +215,12 @@ impl<'a> Planes<'a> {
     /// # Panics
     /// When `x` is shorter than its shape.
     pub(crate) fn of_shared(shape: Images, x: SharedMut<'a, f32>) -> Planes<'a> {
-        Planes { start: x.pointer(0..shape.len()), shape, borrow: PhantomData }
+        Planes { start: x.pointer(0..shape.len()), shape, first: (0, 0), borrow: PhantomData }
+    }
+
+    /// The same as the planes of a batch from an image and a channel on.
+    pub(crate) fn from(self, first: (usize, usize)) -> Planes<'a> {
+        Planes { first, ..self }
     }
 
     /// Some rows of channel `c` of image `n`.
@@ -223,6 +230,7 @@ impl<'a> Planes<'a> {
     #[inline(always)]
     pub(crate) unsafe fn rows(self, n: usize, c: usize, rows: Range<usize>) -> &'a [f32] {
         let Images { h, w, .. } = self.shape;
+        let (n, c) = (n - self.first.0, c - self.first.1);
         assert!(n < self.shape.n && c < self.shape.c && rows.start <= rows.end && rows.end <= h);
         let start = ((n * self.shape.c + c) * h + rows.start) * w;
         // SAFETY: inside the array by the assertion, not written by the caller's promise.
@@ -234,6 +242,7 @@ impl<'a> Planes<'a> {
     pub(crate) fn ask(self, n: usize, c: usize, row: usize) {
         let Images { h, w, .. } = self.shape;
         let len = h.saturating_sub(row) * w;
+        let (n, c) = (n.wrapping_sub(self.first.0), c - self.first.1);
         if len >= SHORT && n < self.shape.n {
             let start = self.start.wrapping_add(((n * self.shape.c + c) * h + row) * w);
             (0..len.min(SOON)).step_by(LINE).for_each(|at| prefetch_far(start.wrapping_add(at)));
