@@ -58,7 +58,8 @@ fn leaves_within(most: usize, n: usize, oh: usize, ow: usize) -> Vec<BatchLeaf> 
 /// At most ⌈log2(count)⌉ + 1 partial sums are alive at once: as in a binary counter, two partial sums of
 /// equally many leaves become one.
 pub fn tree<T>(count: usize, mut leaf: impl FnMut(usize) -> T, mut add: impl FnMut(T, T) -> T) -> Option<T> {
-    let mut partial: Vec<(usize, T)> = Vec::new();
+    let most = count.checked_ilog2().map_or(0, |log| log as usize + 2);
+    let mut partial: Vec<(usize, T)> = Vec::with_capacity(most);
     for index in 0..count {
         let mut size = 1;
         let mut value = leaf(index);

@@ -156,13 +156,9 @@ impl Buffer {
 /// The smallest unused small block that holds `capacity` values and wastes at most a quarter.
 fn recycled(capacity: usize) -> Option<(Block, usize)> {
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = *free.range(capacity..=capacity + capacity / 4).next()?.0;
-    let blocks = free.get_mut(&found)?;
-    let block = blocks.pop();
-    if blocks.is_empty() {
-        free.remove(&found);
-    }
-    block.map(|block| (block, found))
+    // A list that is empty stays, and so does its room.
+    let mut sizes = free.range_mut(capacity..=capacity + capacity / 4);
+    sizes.find_map(|(size, blocks)| blocks.pop().map(|block| (block, *size)))
 }
 
 fn fresh(capacity: usize) -> Block {

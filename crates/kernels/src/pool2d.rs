@@ -12,7 +12,7 @@ mod spread;
 
 pub use adaptive::{adaptive_average, adaptive_average_backward, window};
 pub use average::{average, average_backward};
-pub(crate) use max::Max;
+pub(crate) use max::Windows;
 pub use max::max;
 pub(crate) use spread::Spread;
 pub use spread::max_backward;
@@ -116,7 +116,7 @@ struct Rows {
     part: usize,
     /// Where tap q of output 0 lies in a row.
     taps: Vec<usize>,
-    /// Which rows are here: row r of all planes is kept in slot `r % held.len()`; a power of two.
+    /// Which rows are here: row r is kept in slot `r % held.len()`; a power of two.
     held: Vec<Option<usize>>,
     rows: Vec<f32>,
 }
@@ -137,6 +137,12 @@ impl Rows {
             held: vec![None; slots],
             rows: vec![filler; slots * stride * part],
         }
+    }
+
+    /// Lets go of all rows: another plane's come.
+    #[inline(always)]
+    fn forget(&mut self) {
+        self.held.fill(None);
     }
 
     /// The outputs of a row, padded.

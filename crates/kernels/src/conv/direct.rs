@@ -122,6 +122,8 @@ impl Product for Direct<'_> {
         let scratch = Buffer::take(planes.scratch(channels) + SLACK);
         let (mut bases, mut steps) = (Vec::new(), Vec::new());
         if self.is_strewn() {
+            bases.reserve_exact(columns.len());
+            steps.reserve_exact(channels * planes.taps().len());
             for run in panels.iter().flat_map(|panel| &panel.runs) {
                 bases.extend(planes.at(run)..planes.at(run) + run.len);
             }
@@ -372,7 +374,8 @@ impl<const LEN: usize> Task for Chunks<'_, LEN> {
             Some(left) => left / by + 1,
             None => 0,
         };
-        let mut chunks: Vec<Chunk> = Vec::new();
+        let count = panels.iter().flat_map(|panel| &panel.runs).map(|run| run.len.div_ceil(LEN)).sum();
+        let mut chunks: Vec<Chunk> = Vec::with_capacity(count);
         // Terms whose chunks may all run past their runs.
         let mut whole = terms;
         for (index, panel) in panels.iter().enumerate() {

@@ -41,20 +41,39 @@ impl Grid {
     }
 
     /// The rows of these positions.
-    pub(super) fn runs(self, positions: Range<usize>) -> impl Iterator<Item = Run> {
-        let (rows, columns) = self.size;
-        let mut next = positions.start;
-        std::iter::from_fn(move || {
-            if next >= positions.end {
-                return None;
-            }
-            let j = next % columns;
-            let len = (columns - j).min(positions.end - next);
-            let (n, i) = (next / (rows * columns), next / columns % rows);
-            let run = Run { n, i, j, at: next - positions.start, len };
-            next += len;
-            Some(run)
-        })
+    pub(super) fn runs(self, positions: Range<usize>) -> Runs {
+        Runs { grid: self, next: positions.start, positions }
+    }
+}
+
+/// The rows of some positions, one after the other.
+pub(super) struct Runs {
+    grid: Grid,
+    positions: Range<usize>,
+    next: usize,
+}
+
+impl Iterator for Runs {
+    type Item = Run;
+    #[inline]
+    fn next(&mut self) -> Option<Run> {
+        let Runs { grid: Grid { size: (rows, columns), .. }, ref positions, next } = *self;
+        if next >= positions.end {
+            return None;
+        }
+        let j = next % columns;
+        let len = (columns - j).min(positions.end - next);
+        let (n, i) = (next / (rows * columns), next / columns % rows);
+        self.next += len;
+        Some(Run { n, i, j, at: next - positions.start, len })
+    }
+    /// Exact: what is collected finds room at once.
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let columns = self.grid.size.1.max(1);
+        let left = self.positions.end.div_ceil(columns).saturating_sub(self.next / columns);
+        let left = if self.next < self.positions.end { left } else { 0 };
+        (left, Some(left))
     }
 }
 
@@ -168,7 +187,9 @@ impl Planes {
         }
         let reach = ((high.0 - low.0) as usize, (high.1 - low.1) as usize);
         let pitch = grid.size.1 + reach.1;
-        let mut stacks: Vec<Stack> = Vec::new();
+        let plane = (grid.size.0 * grid.size.1).max(1);
+        let images = positions.end.div_ceil(plane).saturating_sub(positions.start / plane);
+        let mut stacks: Vec<Stack> = Vec::with_capacity(images);
         let mut row = 0;
         for run in grid.runs(positions) {
             match stacks.last_mut() {
@@ -248,9 +269,11 @@ impl Planes {
 
     /// Where the pixels of channel 0 lie that are copied, `step` apart: one of every `every` values at least.
     pub(super) fn read(&self, step: usize, every: usize) -> Vec<usize> {
-        let lines = self.lines.iter().flatten();
-        let mut places: Vec<_> =
-            lines.flat_map(|line| (line.from..line.from + line.len * step).step_by(every)).collect();
+        let lines = || {
+            self.lines.iter().flatten().map(|line| (line.from..line.from + line.len * step).step_by(every))
+        };
+        let mut places = Vec::with_capacity(lines().map(|places| places.len()).sum());
+        places.extend(lines().flatten());
         places.sort_unstable_by_key(|at| at / every);
         places.dedup_by_key(|at| *at / every);
         places

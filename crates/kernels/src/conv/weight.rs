@@ -125,7 +125,11 @@ impl LeafProduct for WeightGradient<'_> {
         let taps = self.patches.taps.len();
         let channels = rows.start / taps..rows.end.div_ceil(taps);
         let first = channels.start;
-        scratch.resize(planes.scratch(channels.len()), 0.0);
+        let size = planes.scratch(channels.len());
+        if scratch.capacity() < size {
+            *scratch = Vec::with_capacity(size);
+        }
+        scratch.resize(size, 0.0);
         planes.stage(cpu, &self.patches, channels, scratch, true);
         let (data, base) = planes.staged(self.patches.images, first, scratch);
         let at = |row: usize| base + (row / taps - first) * planes.channel() + planes.taps()[row % taps];

@@ -125,7 +125,6 @@ impl Past {
 }
 
 /// Memory of a thread, used again for every block.
-#[derive(Default)]
 pub(super) struct Scratch {
     /// By leaf, then by channel.
     pub(super) leaves: Vec<[f64; 2]>,
@@ -133,6 +132,11 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
+    pub(super) fn of(batch: &Batch) -> Scratch {
+        let leaves = Vec::with_capacity(batch.leaves.len() * batch.block);
+        Scratch { leaves, sums: Vec::with_capacity(batch.block) }
+    }
+
     /// The sums of the next leaf.
     ///
     /// # Safety
@@ -244,8 +248,8 @@ impl<M: PlaneMap<N, 2>, const N: usize> Task for Forward<'_, M, N> {
     #[inline(always)]
     fn run(self) {
         let batch = self.batch;
-        let mut scratch = Scratch::default();
-        let mut constants = Vec::new();
+        let mut scratch = Scratch::of(batch);
+        let mut constants = Vec::with_capacity(batch.block);
         let (plane, planes) = (batch.shape.plane(), batch.shape.n * batch.shape.c);
         let mut past = Past::of(planes, plane, batch.block);
         for first in self.channels.clone().step_by(batch.block) {
@@ -391,8 +395,8 @@ impl<P: Pass<N>, const N: usize> Task for Backward<'_, P, N> {
     fn run(self) {
         let (batch, shape) = (self.batch, self.batch.shape);
         let wanted = self.over.is_some() || self.images.iter().any(Option::is_some);
-        let mut scratch = Scratch::default();
-        let (mut terms, mut constants) = (Vec::new(), Vec::new());
+        let mut scratch = Scratch::of(batch);
+        let (mut terms, mut constants) = (Vec::with_capacity(batch.block), Vec::with_capacity(batch.block));
         // Planes of dy are in a near cache, and what is written over them too.
         let wide = if self.images[0].is_some() { shape.n * shape.c } else { 0 };
         let mut past = Past::of(wide, shape.plane(), batch.block);

@@ -8,7 +8,7 @@ use super::channels::{Batch, Parameters, Past, Scratch, Statistics};
 use super::{Channels, Gradients};
 use crate::cpu::SharedMut;
 use crate::memory::Buffer;
-use crate::pool2d::{Max, Pool, Spread};
+use crate::pool2d::{Pool, Spread, Windows};
 use crate::sums::{Images, Planes};
 use crate::{Cpu, Task};
 use std::ops::Range;
@@ -69,8 +69,9 @@ impl Task for Forward<'_> {
     #[inline(always)]
     fn run(self) {
         let Forward { batch, channels, x, statistics, pool, y, winner } = self;
-        let mut scratch = Scratch::default();
-        let mut constants = Vec::new();
+        let mut scratch = Scratch::of(batch);
+        let mut constants = Vec::with_capacity(batch.block);
+        let mut windows = Windows::new(pool);
         let outputs = pool.output[0] * pool.output[1];
         let mut past = [(); 2].map(|()| Past::of(pool.planes, outputs, 1));
         for first in channels.clone().step_by(batch.block) {
@@ -94,7 +95,7 @@ impl Task for Forward<'_> {
                     let [near_y, near_winner] = &mut past;
                     let [y, winner] = to;
                     let (to_y, to_winner) = (Past::place(near_y, y), Past::place(near_winner, winner));
-                    Max { pool, x, of, ahead, first: 0, y: to_y, winner: to_winner }.run();
+                    windows.plane(x, of, ahead, to_y, to_winner);
                     // SAFETY: nobody looks at the outputs before all of them are there.
                     unsafe {
                         Past::bring(near_y, y);
@@ -180,8 +181,8 @@ impl Task for Backward<'_> {
     fn run(self) {
         let Backward { batch, x, parameters, dx, .. } = self;
         let (shape, plane) = (batch.shape, batch.shape.plane());
-        let mut scratch = Scratch::default();
-        let (mut terms, mut constants) = (Vec::new(), Vec::new());
+        let mut scratch = Scratch::of(batch);
+        let (mut terms, mut constants) = (Vec::with_capacity(batch.block), Vec::with_capacity(batch.block));
         let mut spread = Spread::new(self.pooled.pool);
         let together = batch.together();
         let mut near = Buffer::take(together.len());

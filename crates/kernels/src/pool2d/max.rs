@@ -17,40 +17,36 @@ pub fn max(cpu: &Cpu, pool: &Pool, x: &[f32], y: &mut [f32], winner: &mut [f32])
     let grain = GRAIN.div_ceil(plane) * plane;
     cpu.for_slices(y.len(), grain, &mut [Some(y), Some(winner)], |offset, parts| {
         if let [Some(y), Some(winner)] = parts {
-            cpu.vectorize(Max { pool, x, of: |x| x, ahead: &[], first: offset / plane, y, winner });
+            cpu.vectorize(Max { pool, x, first: offset / plane, y, winner });
         }
     });
 }
 
-/// The same of a function of `x`, for the planes that `y` is the outputs of, from plane `first` of `x` on.
-pub(crate) struct Max<'a, F> {
-    pub(crate) pool: &'a Pool,
-    pub(crate) x: &'a [f32],
-    pub(crate) of: F,
-    /// What is asked for meanwhile.
-    pub(crate) ahead: &'a [f32],
-    pub(crate) first: usize,
-    pub(crate) y: &'a mut [f32],
-    pub(crate) winner: &'a mut [f32],
+/// The same of the planes that `y` is the outputs of, from plane `first` of `x` on.
+struct Max<'a> {
+    pool: &'a Pool,
+    x: &'a [f32],
+    first: usize,
+    y: &'a mut [f32],
+    winner: &'a mut [f32],
 }
 
-impl<F: Fn(f32) -> f32> Task for Max<'_, F> {
+impl Task for Max<'_> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let [oh, ow] = self.pool.output;
-        let mut windows = Windows::new(self.pool);
-        let rows = self.y.len() / ow;
-        let outputs = self.y.chunks_exact_mut(ow).zip(self.winner.chunks_exact_mut(ow));
-        for (row, (y, winner)) in outputs.enumerate() {
-            ask_for_part(self.ahead, row, rows);
-            windows.max_row(self.x, &self.of, self.first + row / oh, row % oh, y, winner);
+        let Max { pool, x, first, y, winner } = self;
+        let (input, output) = (pool.input[0] * pool.input[1], pool.output[0] * pool.output[1]);
+        let mut windows = Windows::new(pool);
+        let outputs = y.chunks_exact_mut(output).zip(winner.chunks_exact_mut(output));
+        for (plane, (y, winner)) in outputs.enumerate() {
+            windows.plane(&x[(first + plane) * input..][..input], |x| x, &[], y, winner);
         }
     }
 }
 
-/// A row of windows after the other, and memory for it; rows of outputs are padded to whole vectors here.
-struct Windows<'a> {
+/// Planes one after the other, and memory for it; rows of outputs are padded to whole vectors here.
+pub(crate) struct Windows<'a> {
     pool: &'a Pool,
     rows: Rows,
     /// For each row of taps the first tap of each output inside the image, if that row is the first inside.
@@ -62,36 +58,49 @@ struct Windows<'a> {
 }
 
 impl Windows<'_> {
-    fn new(pool: &Pool) -> Windows<'_> {
+    pub(crate) fn new(pool: &Pool) -> Windows<'_> {
         let [kh, kw] = pool.kernel;
         let rows = Rows::new(pool, f32::NEG_INFINITY);
         let outputs = rows.outputs();
         let column = |j: usize| (0..kw).find(|q| pool.position(1, j, *q).is_some());
         let columns: Vec<_> = (0..outputs).map(column).collect();
         let tap = |p: usize, q: Option<usize>| q.map_or(kh * kw, |q| p * kw + q) as f32;
-        let first = (0..kh).flat_map(|p| columns.iter().map(move |q| tap(p, *q))).collect();
+        let mut first = Vec::with_capacity(kh * outputs);
+        for p in 0..kh {
+            first.extend(columns.iter().map(|q| tap(p, *q)));
+        }
         let [best, tap] = [(); 2].map(|()| vec![0.0; outputs]);
         Windows { pool, rows, first, taps: vec![(0, 0.0); kh * kw], best, tap }
+    }
+
+    /// The outputs of a plane of a function of `x`, and their taps; asks for what is `ahead` meanwhile. For use inside a
+    /// [`Task`].
+    #[inline(always)]
+    pub(crate) fn plane(
+        &mut self,
+        x: &[f32],
+        of: impl Fn(f32) -> f32,
+        ahead: &[f32],
+        y: &mut [f32],
+        winner: &mut [f32],
+    ) {
+        let [oh, ow] = self.pool.output;
+        self.rows.forget();
+        for (i, (y, winner)) in y.chunks_exact_mut(ow).zip(winner.chunks_exact_mut(ow)).enumerate() {
+            ask_for_part(ahead, i, oh);
+            self.row(x, &of, i, y, winner);
+        }
     }
 
     /// One output row. Taps outside are -∞ here and so never take the place of the first inside, which is the
     /// winner from the start.
     #[inline(always)]
-    fn max_row(
-        &mut self,
-        x: &[f32],
-        of: &impl Fn(f32) -> f32,
-        plane: usize,
-        i: usize,
-        y: &mut [f32],
-        winner: &mut [f32],
-    ) {
+    fn row(&mut self, x: &[f32], of: &impl Fn(f32) -> f32, i: usize, y: &mut [f32], winner: &mut [f32]) {
         let Windows { pool, rows, first, taps, best, tap } = self;
-        let ([kh, kw], [h, w]) = (pool.kernel, pool.input);
+        let ([kh, kw], w) = (pool.kernel, pool.input[1]);
         let mut inside = 0;
         for p in 0..kh {
             let Some(row) = pool.position(0, i, p) else { continue };
-            let row = plane * h + row;
             rows.set(row, &x[row * w..][..w], of);
             if inside == 0 {
                 tap.copy_from_slice(&first[p * rows.outputs()..][..rows.outputs()]);

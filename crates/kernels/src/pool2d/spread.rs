@@ -92,18 +92,15 @@ impl Spread<'_> {
                 (before[axis] * stride[axis] + residue + padding[axis]).checked_sub(tap * dilation[axis])?;
             first.is_multiple_of(stride[axis]).then_some(first / stride[axis])
         };
-        let phase = |a: usize, b: usize| {
-            let rows = (0..kh).rev().filter_map(|p| Some((p, window(0, a, p)?)));
-            let columns = |p, i| {
-                let columns = (0..kw).rev().filter_map(move |q| Some((q, window(1, b, q)?)));
-                columns.map(move |(q, j)| (i * row + j, (p * kw + q) as f32))
-            };
-            rows.flat_map(|(p, i)| columns(p, i)).collect()
-        };
-        let taps = (0..stride[0])
-            .flat_map(|a| (0..stride[1]).map(move |b| (a, b)))
-            .map(|(a, b)| phase(a, b))
-            .collect();
+        let mut taps = vec![Vec::new(); stride[0] * stride[1]];
+        for (phase, taps) in taps.iter_mut().enumerate() {
+            taps.reserve_exact(kh * kw);
+            for p in (0..kh).rev() {
+                let Some(i) = window(0, phase / stride[1], p) else { continue };
+                let columns = (0..kw).rev().filter_map(|q| Some((q, window(1, phase % stride[1], q)?)));
+                taps.extend(columns.map(|(q, j)| (i * row + j, (p * kw + q) as f32)));
+            }
+        }
         let strip = (STRIP / row).max(1);
         // Beyond the last row, a loop over whole rows looks at one more.
         let padded = (size[0] + strip + 1) * row;

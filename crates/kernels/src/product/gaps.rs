@@ -214,12 +214,16 @@ impl Sorted {
         if least * WORTH.1 > time(all, columns.len()) * WORTH.0 {
             return;
         }
-        let (mut first, mut next) = (0, Vec::new());
-        for (taps, count) in classes(way) {
+        let classes = classes(way);
+        let (mut first, mut next) = (0, Vec::with_capacity(classes.len()));
+        self.classes.reserve_exact(classes.len());
+        self.place.reserve_exact(columns.len());
+        for (set, count) in classes {
             next.push(first);
             if count > 0 {
                 let places = first..first + count;
-                let taps = (0..present.taps).filter(|tap| taps >> tap & 1 == 1).collect();
+                let mut taps = Vec::with_capacity(set.count_ones() as usize);
+                taps.extend((0..present.taps).filter(|tap| set >> tap & 1 == 1));
                 self.classes.push(Class { places, taps, bases: Vec::new(), steps: Vec::new() });
             }
             first += count;
@@ -241,7 +245,9 @@ impl Sorted {
         }
         for class in &mut self.classes {
             let of_channel = |first: usize| class.taps.iter().map(move |tap| first + tap);
-            let terms: Vec<usize> = (0..terms).step_by(self.taps).flat_map(of_channel).collect();
+            let channels = (0..terms).step_by(self.taps);
+            let mut terms = Vec::with_capacity(channels.len() * class.taps.len());
+            terms.extend(channels.flat_map(of_channel));
             let bases = columns[class.places.clone()].iter().map(|column| strewn.bases()[*column]);
             (class.bases, class.steps) = (bases.collect(), strewn.some_steps(&terms));
         }

@@ -383,7 +383,8 @@ impl<P: LeafProduct> Piece<'_, P> {
         let (cpu, product) = (self.cpu, self.product);
         let mut scratch = std::mem::take(&mut self.scratch);
         let left = product.stage(cpu, self.rows.all.clone(), block.terms.clone(), &mut scratch);
-        let mut earlier: Vec<*const f32> = Vec::new();
+        let most = block.chains.iter().map(|chain| chain.earlier.len()).max().unwrap_or(0);
+        let mut earlier: Vec<*const f32> = Vec::with_capacity(most);
         let (leaves_out, mut finite) = (self.leaves_out(), true);
         for (panel, slot) in self.panels.iter().zip(self.columns.chunks_mut(self.slot)) {
             let packed = block.terms.len() * panel.width;

@@ -97,8 +97,10 @@ pub(super) struct Arranged<'a> {
 
 impl<'a> Arranged<'a> {
     pub(super) fn new(all: Range<usize>, kernel: &Kernel, outside: Option<&'a Outside>) -> Arranged<'a> {
-        let (mut rows, mut classes, mut stacks) = (Vec::new(), Vec::new(), Vec::new());
         let sets = outside.map_or(1, |outside| outside.inside.len());
+        let most = sets + all.len().div_ceil(kernel.rows.div_ceil(2).max(1));
+        let (mut rows, mut classes, mut stacks) =
+            (Vec::with_capacity(all.len()), Vec::with_capacity(sets), Vec::with_capacity(most));
         for set in 0..sets {
             let start = rows.len();
             let has = |row: &usize| outside.is_none_or(|outside| outside.of[row % outside.of.len()] == set);
@@ -119,9 +121,10 @@ impl<'a> Arranged<'a> {
         for (at, row) in rows.iter().enumerate() {
             place[*row] = at;
         }
-        let stack =
-            stacks.iter().enumerate().flat_map(|(index, stack)| stack.places.clone().map(move |_| index));
-        let stack = stack.collect();
+        let mut stack = Vec::with_capacity(rows.len());
+        for (index, some) in stacks.iter().enumerate() {
+            stack.resize(some.places.end, index);
+        }
         Arranged { all, stack, stacks, outside, classes, rows, place, known: Vec::new() }
     }
 
@@ -163,14 +166,18 @@ impl<'a> Arranged<'a> {
             return Rc::clone(&known.classes);
         }
         let chain = |set: usize, terms: &Range<usize>| {
-            let terms: Vec<usize> = match self.outside {
+            let mut chosen: Vec<usize> = Vec::with_capacity(terms.len());
+            match self.outside {
                 Some(outside) if finite => {
                     let first = (start + terms.start) % outside.plane;
                     let inside = outside.inside[set].iter().cycle().skip(first);
-                    terms.clone().zip(inside).filter(|(_, inside)| **inside).map(|(term, _)| term).collect()
+                    chosen.extend(
+                        terms.clone().zip(inside).filter(|(_, inside)| **inside).map(|(term, _)| term),
+                    );
                 }
-                _ => terms.clone().collect(),
-            };
+                _ => chosen.extend(terms.clone()),
+            }
+            let terms = chosen;
             (terms.first().copied().unwrap_or(0), left.some_steps(&terms))
         };
         let class =

@@ -17,6 +17,7 @@ use super::lanes::{Lanes, prefetch, prefetch_far};
 use super::tile::{Left, Raw, Step};
 use super::{LINE, even};
 use crate::{Cpu, Isa, Task, perturb, processor};
+use std::iter::{Enumerate, Peekable};
 
 /// Terms that one word of bits stands for, at most.
 const WORD: usize = u64::BITS as usize;
@@ -135,15 +136,30 @@ pub(super) struct Beside {
 }
 
 /// Cuts what lies at these places into neighbours that lie side by side, `most` at most.
-fn beside(places: impl Iterator<Item = usize>, most: usize) -> Vec<Beside> {
-    let mut all: Vec<Beside> = Vec::new();
-    for (index, at) in places.enumerate() {
-        match all.last_mut() {
-            Some(last) if last.len < most && last.at + last.len == at => last.len += 1,
-            _ => all.push(Beside { first: index, at, len: 1 }),
+fn beside(places: impl Iterator<Item = usize> + Clone, most: usize) -> Vec<Beside> {
+    let all = Neighbours { places: places.enumerate().peekable(), most };
+    let mut list = Vec::with_capacity(all.clone().count());
+    list.extend(all);
+    list
+}
+
+#[derive(Clone)]
+struct Neighbours<P: Iterator<Item = usize>> {
+    places: Peekable<Enumerate<P>>,
+    most: usize,
+}
+
+impl<P: Iterator<Item = usize>> Iterator for Neighbours<P> {
+    type Item = Beside;
+    #[inline]
+    fn next(&mut self) -> Option<Beside> {
+        let (first, at) = self.places.next()?;
+        let mut len = 1;
+        while len < self.most && self.places.next_if(|(_, next)| *next == at + len).is_some() {
+            len += 1;
         }
+        Some(Beside { first, at, len })
     }
-    all
 }
 
 /// Finds the bits of neighbouring rows, which are +0 before.

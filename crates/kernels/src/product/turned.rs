@@ -18,7 +18,7 @@ use super::gaps::{Part, Present, Sorted, repair};
 use super::kernel::Kernel;
 use super::sparse::Bits;
 use super::tile::{Left, Tile};
-use super::{Ahead, Panel, Product, STACK, Strewn, after, cut, even, pack_left};
+use super::{Ahead, LINE, Panel, Product, STACK, Strewn, after, cut, even, pack_left};
 use crate::cpu::SharedMut;
 use crate::memory::{Buffer, Form, Kept};
 use crate::{Cpu, processor};
@@ -289,7 +289,10 @@ impl<P: Product> Turned<'_, P> {
         let room = if last { back.min(count) * self.kernel.width() } else { 0 };
         let mut ordered = Buffer::take(if place.is_some() { room } else { 0 });
         let of_product = |some: &Range<usize>| columns.start + some.start..columns.start + some.end;
-        let (mut left_over, mut asked) = (sums, Vec::new());
+        // What is asked for with one call, about: of columns that lie in one plane, a line more.
+        let lines = each.iter().map(|(_, some)| some.min(&count).div_ceil(LINE) + 2).max().unwrap_or(0);
+        let lines = if last && product.is_far() { lines * self.kernel.width() } else { 0 };
+        let (mut left_over, mut asked) = (sums, Vec::with_capacity(lines + share));
         for panel in panels.clone() {
             let Panel { columns: rows, width } = &self.panels[panel];
             assert!(rows.len() == *width, "rows that do not fill registers");
