@@ -69,7 +69,7 @@ fn convolution(random: &mut Random, isa: Isa, conv: &Conv) {
     let (inputs, outputs) = (conv.n * conv.c * conv.input.0 * conv.input.1, conv.n * conv.o * oh * ow);
     let (dense, dy) = (random.values(inputs), random.values(outputs));
     let mut sparse = random.values(inputs);
-    sparse.iter_mut().for_each(|x| *x = x.max(0.0));
+    sparse.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { 0.0 });
     let weights = conv.o * conv.c / conv.groups * conv.kernel.0 * conv.kernel.1;
     let w = random.values(weights);
     let (scale, shift) = (random.values(conv.o), random.values(conv.o));
