@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Odd, Random};
+use common::{Odd, Random, square};
 use kinone_kernels::conv::winograd::{self, Tile, Winograd};
 use kinone_kernels::conv::{self, Conv, Finish};
 use kinone_kernels::norm::{self, Channels, Cotangent, Gradients, Mask, Pooled, Then, Unpool};
@@ -151,27 +151,16 @@ fn normalization(random: &mut Random, isa: Isa, shape: Images, pool: &Pool) {
 #[test]
 fn no_list_grows_where_threads_work() {
     let mut random = Random(1);
-    let conv = |n, c, o, size, k, stride| Conv {
-        n,
-        c,
-        input: (size, size),
-        o,
-        kernel: (k, k),
-        stride: (stride, stride),
-        padding: (k / 2, k / 2),
-        dilation: (1, 1),
-        groups: 1,
-    };
     let convs = [
-        conv(2, 1, 64, 64, 7, 2),
-        conv(3, 64, 64, 28, 3, 1),
-        conv(2, 64, 128, 28, 3, 2),
-        conv(2, 64, 128, 28, 1, 2),
-        conv(1, 128, 128, 14, 3, 1),
-        conv(4, 256, 64, 14, 1, 1),
-        conv(2, 64, 256, 28, 1, 1),
-        conv(2, 256, 256, 7, 3, 1),
-        conv(8, 128, 512, 7, 1, 1),
+        square(2, 1, 64, 64, 7, 2),
+        square(3, 64, 64, 28, 3, 1),
+        square(2, 64, 128, 28, 3, 2),
+        square(2, 64, 128, 28, 1, 2),
+        square(1, 128, 128, 14, 3, 1),
+        square(4, 256, 64, 14, 1, 1),
+        square(2, 64, 256, 28, 1, 1),
+        square(2, 256, 256, 7, 3, 1),
+        square(8, 128, 512, 7, 1, 1),
     ];
     for isa in Isa::present() {
         for shape in &convs {

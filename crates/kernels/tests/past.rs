@@ -5,7 +5,7 @@ mod common;
 #[path = "common/stem.rs"]
 mod stem;
 
-use common::{Odd, Random, assert_same, cpus};
+use common::{Odd, Random, assert_same, cpus, square};
 use kinone_kernels::conv::{self, Conv, Finish};
 use kinone_kernels::norm::{self, Channels, Cotangent, Gradients, Mask, Then};
 use kinone_kernels::perturb::Perturbation;
@@ -159,29 +159,18 @@ fn results_written_past_the_caches_equal_their_definitions() {
     for (shape, pool) in stem::shapes(&mut random) {
         stem::check(&mut random, shape, &pool);
     }
-    let conv = |n, c, o, size, k, stride| Conv {
-        n,
-        c,
-        input: (size, size),
-        o,
-        kernel: (k, k),
-        stride: (stride, stride),
-        padding: (k / 2, k / 2),
-        dilation: (1, 1),
-        groups: 1,
-    };
     let groups = |groups, conv| Conv { groups, ..conv };
     for shape in [
-        conv(2, 7, 20, 16, 1, 1),
-        conv(3, 70, 13, 12, 1, 1),
-        conv(2, 300, 9, 8, 1, 1),
-        conv(1, 5, 8, 7, 1, 1),
-        conv(2, 6, 10, 16, 3, 2),
-        conv(2, 6, 10, 9, 1, 2),
-        conv(2, 5, 16, 12, 3, 1),
-        groups(2, conv(2, 6, 12, 8, 1, 1)),
-        groups(3, conv(1, 6, 9, 8, 3, 2)),
-        Conv { dilation: (2, 2), padding: (2, 2), ..conv(1, 3, 16, 12, 3, 1) },
+        square(2, 7, 20, 16, 1, 1),
+        square(3, 70, 13, 12, 1, 1),
+        square(2, 300, 9, 8, 1, 1),
+        square(1, 5, 8, 7, 1, 1),
+        square(2, 6, 10, 16, 3, 2),
+        square(2, 6, 10, 9, 1, 2),
+        square(2, 5, 16, 12, 3, 1),
+        groups(2, square(2, 6, 12, 8, 1, 1)),
+        groups(3, square(1, 6, 9, 8, 3, 2)),
+        Conv { dilation: (2, 2), padding: (2, 2), ..square(1, 3, 16, 12, 3, 1) },
     ] {
         convolution(&mut random, &shape);
     }

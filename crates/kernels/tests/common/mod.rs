@@ -2,6 +2,7 @@
 //! comparison of bits.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+use kinone_kernels::conv::Conv;
 use kinone_kernels::{Cpu, Isa};
 
 /// Every instruction set of this machine on 1, 2, 3 and 7 threads.
@@ -123,5 +124,20 @@ pub fn assert_same_wide(got: &[f64], wanted: &[f64], what: &str) {
     assert_eq!(got.len(), wanted.len(), "{what}: lengths");
     for (k, (g, w)) in got.iter().zip(wanted).enumerate() {
         assert!(wide_bits(*g) == wide_bits(*w), "{what}: value {k} is {g:e}, its loop says {w:e}");
+    }
+}
+
+/// A convolution of square images by square filters, padded so that outputs are as many as pixels, but for the stride.
+pub fn square(n: usize, c: usize, o: usize, size: usize, k: usize, stride: usize) -> Conv {
+    Conv {
+        n,
+        c,
+        input: (size, size),
+        o,
+        kernel: (k, k),
+        stride: (stride, stride),
+        padding: (k / 2, k / 2),
+        dilation: (1, 1),
+        groups: 1,
     }
 }
