@@ -13,9 +13,10 @@ use arena::{Arena, PAGE};
 pub(crate) use kept::Form;
 pub use kept::Kept;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,51 @@ struct Block(NonNull<f32>);
 unsafe impl Send for Block {}
 
 static FREE: Mutex<BTreeMap<usize, Vec<Block>>> = Mutex::new(BTreeMap::new());
+
+thread_local! {
+    static NEAR: RefCell<Near> = const { RefCell::new(Near(Vec::new())) };
+}
+
+/// The small blocks that a thread gave back last, and their sizes: to take one of these asks no lock, and finds it in the
+/// thread's own cache.
+struct Near(Vec<(usize, Block)>);
+
+impl Near {
+    const MOST: usize = 16;
+
+    /// The last that is fit for `capacity` values.
+    fn take(&mut self, capacity: usize) -> Option<(Block, usize)> {
+        let at = self.0.iter().rposition(|(size, _)| is_fit(capacity).contains(size))?;
+        let (size, block) = self.0.remove(at);
+        Some((block, size))
+    }
+
+    /// Keeps a block. Returns the one that must make room.
+    fn give(&mut self, size: usize, block: Block) -> Option<(usize, Block)> {
+        self.0.reserve_exact(Near::MOST - self.0.len());
+        let oldest = if self.0.len() == Near::MOST { Some(self.0.remove(0)) } else { None };
+        self.0.push((size, block));
+        oldest
+    }
+}
+
+impl Drop for Near {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|(size, block)| put(size, block));
+    }
+}
+
+/// Sizes of blocks for so many values that waste at most a quarter.
+fn is_fit(capacity: usize) -> RangeInclusive<usize> {
+    capacity..=capacity + capacity / 4
+}
+
+/// Puts a block into the list for all.
+fn put(size: usize, block: Block) {
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    free.entry(size).or_default().push(block);
+}
+
 static ARENA: Mutex<Arena> = Mutex::new(Arena::new());
 /// The bytes of all buffers, and the most they have been.
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
@@ -80,8 +126,9 @@ pub fn set_poison(on: bool) {
     perturb::fill_with(on.then_some(0x7fa5_a5a5));
 }
 
-/// Returns every unused block to the system.
+/// Returns every unused block to the system, but for the few small ones that other threads keep.
 pub fn release_unused() {
+    drop(NEAR.with_borrow_mut(|near| std::mem::replace(near, Near(Vec::new()))));
     let free = std::mem::take(&mut *FREE.lock().unwrap_or_else(PoisonError::into_inner));
     for (capacity, blocks) in free {
         for Block(start) in blocks {
@@ -153,11 +200,15 @@ impl Buffer {
     }
 }
 
-/// The smallest unused small block that holds `capacity` values and wastes at most a quarter.
+/// An unused small block that is fit for `capacity` values: one of this thread's, otherwise the smallest.
 fn recycled(capacity: usize) -> Option<(Block, usize)> {
+    // A thread that ends has let go of them.
+    if let Ok(Some(near)) = NEAR.try_with(|near| near.borrow_mut().take(capacity)) {
+        return Some(near);
+    }
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
     // A list that is empty stays, and so does its room.
-    let mut sizes = free.range_mut(capacity..=capacity + capacity / 4);
+    let mut sizes = free.range_mut(is_fit(capacity));
     sizes.find_map(|(size, blocks)| blocks.pop().map(|block| (block, *size)))
 }
 
@@ -181,8 +232,13 @@ impl Drop for Buffer {
             unsafe { arena().give(block, self.capacity) };
             return;
         }
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        free.entry(self.capacity).or_default().push(Block(block));
+        let mut given = Some((self.capacity, Block(block)));
+        let _ = NEAR.try_with(|near| {
+            given = given.take().and_then(|(size, block)| near.borrow_mut().give(size, block));
+        });
+        if let Some((size, block)) = given {
+            put(size, block);
+        }
     }
 }
 
