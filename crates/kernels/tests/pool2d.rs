@@ -23,6 +23,17 @@ fn pools(random: &mut Random, dilated: bool) -> Vec<Pool> {
             pools.push(Pool { planes, input, output: [oh, ow], kernel, stride, padding, dilation });
         }
     }
+    // One window, of all pixels: as many residues to the stride as pixels.
+    let whole = |size: usize, stride: usize| Pool {
+        planes: 2,
+        input: [size; 2],
+        output: [1; 2],
+        kernel: [size; 2],
+        stride: [stride; 2],
+        padding: [0; 2],
+        dilation: [1; 2],
+    };
+    pools.extend([whole(112, 112), whole(7, 1000)]);
     pools.push(Pool { planes: 0, ..pools[0] });
     pools
 }

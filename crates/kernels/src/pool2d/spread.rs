@@ -72,12 +72,13 @@ pub(crate) struct Spread<'a> {
     /// Some rows of every phase.
     pixels: Buffer,
     strip: usize,
+    /// Phases of a row.
+    across: usize,
 }
 
 impl Spread<'_> {
     pub(crate) fn new(pool: &Pool) -> Spread<'_> {
         let Pool { kernel, stride, padding, dilation, .. } = *pool;
-        let [kh, kw] = kernel;
         let before = from_fn(|axis| {
             ((kernel[axis] - 1) * dilation[axis]).saturating_sub(padding[axis]) / stride[axis]
         });
@@ -86,22 +87,35 @@ impl Spread<'_> {
             before[axis] + windows.max(pool.output[axis])
         });
         let row = size[1].next_multiple_of(LINE);
-        // The padded window that has the first pixel of a residue as its tap.
-        let window = |axis: usize, residue: usize, tap: usize| {
-            let first =
-                (before[axis] * stride[axis] + residue + padding[axis]).checked_sub(tap * dilation[axis])?;
-            first.is_multiple_of(stride[axis]).then_some(first / stride[axis])
+        // A plane has no more residues than pixels.
+        let phases: [usize; 2] = from_fn(|axis| stride[axis].min(pool.input[axis]).max(1));
+        // Along an axis, for each residue: the taps that its first pixel is, and of which padded windows, in their order.
+        let windows = |axis: usize| -> Vec<Vec<(usize, usize)>> {
+            let of = |residue: usize| {
+                let place = before[axis] * stride[axis] + residue + padding[axis];
+                let window = move |tap: usize| {
+                    let first = place.checked_sub(tap * dilation[axis])?;
+                    first.is_multiple_of(stride[axis]).then_some((tap, first / stride[axis]))
+                };
+                (0..kernel[axis]).rev().filter_map(window)
+            };
+            let list = |residue| {
+                let mut list = Vec::with_capacity(of(residue).count());
+                list.extend(of(residue));
+                list
+            };
+            (0..phases[axis]).map(list).collect()
         };
-        let mut taps = vec![Vec::new(); stride[0] * stride[1]];
+        let [rows, columns] = [windows(0), windows(1)];
+        let mut taps = vec![Vec::new(); phases[0] * phases[1]];
         for (phase, taps) in taps.iter_mut().enumerate() {
-            taps.reserve_exact(kh * kw);
-            for p in (0..kh).rev() {
-                let Some(i) = window(0, phase / stride[1], p) else { continue };
-                let columns = (0..kw).rev().filter_map(|q| Some((q, window(1, phase % stride[1], q)?)));
-                taps.extend(columns.map(|(q, j)| (i * row + j, (p * kw + q) as f32)));
+            let (rows, columns) = (&rows[phase / phases[1]], &columns[phase % phases[1]]);
+            taps.reserve_exact(rows.len() * columns.len());
+            for (p, i) in rows {
+                taps.extend(columns.iter().map(|(q, j)| (i * row + j, (p * kernel[1] + q) as f32)));
             }
         }
-        let strip = (STRIP / row).max(1);
+        let strip = (STRIP / row).clamp(1, pool.input[0].div_ceil(stride[0]).max(1));
         // Beyond the last row, a loop over whole rows looks at one more.
         let padded = (size[0] + strip + 1) * row;
         Spread {
@@ -111,8 +125,9 @@ impl Spread<'_> {
             dy: Buffer::zeros(padded),
             before,
             row,
-            pixels: Buffer::zeros(stride[0] * stride[1] * strip * row),
+            pixels: Buffer::zeros(phases[0] * phases[1] * strip * row),
             strip,
+            across: phases[1],
         }
     }
 
@@ -120,7 +135,7 @@ impl Spread<'_> {
     /// [`Task`].
     #[inline(always)]
     pub(crate) fn plane(&mut self, winner: &[f32], dy: &[f32], ahead: &[&[f32]], to: &mut [f32]) {
-        let (ow, [h, w], stride) = (self.pool.output[1], self.pool.input, self.pool.stride);
+        let (ow, [h, w], stride) = (self.pool.output[1], self.pool.input, self.pool.stride[0]);
         for (padded, from) in [(&mut self.winner, winner), (&mut self.dy, dy)] {
             let padded = padded.chunks_exact_mut(self.row).skip(self.before[0]);
             for (padded, from) in padded.zip(from.chunks_exact(ow.max(1))) {
@@ -128,7 +143,7 @@ impl Spread<'_> {
             }
         }
         let part = self.strip * self.row;
-        for (strip, to) in to.chunks_mut((self.strip * stride[0] * w).max(1)).enumerate() {
+        for (strip, to) in to.chunks_mut((self.strip * stride * w).max(1)).enumerate() {
             for (taps, pixels) in self.taps.iter().zip(self.pixels.chunks_exact_mut(part)) {
                 let (winner, dy) = (&self.winner[strip * part..], &self.dy[strip * part..]);
                 let (mut first, mut left) = (true, &taps[..]);
@@ -143,10 +158,10 @@ impl Spread<'_> {
                 }
             }
             for (r, to) in to.chunks_exact_mut(w.max(1)).enumerate() {
-                let phases = &self.pixels[r % stride[0] * stride[1] * part + r / stride[0] * self.row..];
-                let row = strip * self.strip * stride[0] + r;
+                let phases = &self.pixels[r % stride * self.across * part + r / stride * self.row..];
+                let row = strip * self.strip * stride + r;
                 ahead.iter().for_each(|ahead| ask_for_part(ahead, row, h));
-                weave(stride[1], |residue| &phases[residue * part..], to);
+                weave(self.across, |residue| &phases[residue * part..], to);
             }
         }
     }
