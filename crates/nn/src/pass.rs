@@ -5,6 +5,7 @@
 
 use crate::state::{Counter, Parameter, Statistic};
 use kinone_core::array::Array;
+use kinone_core::shape::ShapeError;
 use kinone_core::tensor::Tensor;
 use kinone_kernels::Cpu;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,6 +79,29 @@ impl Pass {
         matches!(self.purpose, Purpose::Evaluation) && Cpu::current().fuses()
     }
 
+    /// `f(x)` for an `f` that maps each of the images `x [n, c, h, w]` by itself: where the pass [infers](Pass::infers),
+    /// of as many images at a time as have `pixels` for each thread, so that what `f` makes between stays in the caches,
+    /// and memory holds it for these alone; of all together where one has more. The same bits.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn by_images(
+        &self,
+        pixels: usize,
+        x: &Tensor,
+        f: impl Fn(&Tensor) -> Result<Tensor, ShapeError>,
+    ) -> Result<Tensor, ShapeError> {
+        let &[n, _, h, w] = &x.shape()[..] else { return f(x) };
+        let room = (pixels / (h * w).max(1)).saturating_mul(Cpu::current().threads());
+        if !self.infers() || x.node().is_some() || room == 0 || n <= room {
+            return f(x);
+        }
+        let each = n.div_ceil(n.div_ceil(room));
+        let group = |start: usize| f(&x.slice(0, start, n.min(start + each), 1)?);
+        let groups: Vec<Tensor> = (0..n).step_by(each).map(group).collect::<Result<_, _>>()?;
+        Tensor::concat(&groups.iter().collect::<Vec<_>>(), 0)
+    }
+
     /// Whether this is training.
     pub fn is_training(&self) -> bool {
         matches!(self.purpose, Purpose::Training { .. })
@@ -140,5 +164,50 @@ impl Pass {
                 counter.set(counter.get() + 1);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinone_kernels::Isa;
+    use std::cell::RefCell;
+
+    /// The images of each call for `n` images of 3 × 4 pixels, and what came of them.
+    fn groups(pass: &Pass, threads: usize, pixels: usize, x: &Tensor) -> (Vec<usize>, Vec<f32>) {
+        let seen = RefCell::new(Vec::new());
+        let f = |x: &Tensor| {
+            seen.borrow_mut().push(x.shape()[0]);
+            x.relu()
+        };
+        let cpu = Cpu::new(Isa::Scalar, threads).unwrap();
+        let y = cpu.scope(|| pass.by_images(pixels, x, f).unwrap());
+        assert_eq!(y.shape(), x.shape());
+        (seen.into_inner(), y.data().to_vec())
+    }
+
+    #[test]
+    fn images_are_inferred_in_groups_of_nearly_one_size() {
+        let values: Vec<f32> = (0..7 * 2 * 12).map(|k| k as f32 - 80.0).collect();
+        let array = Array::new([7, 2, 3, 4], &values).unwrap();
+        let x = Tensor::constant(array.clone());
+        let relu: Vec<f32> = values.iter().map(|x| if *x < 0.0 { 0.0 } else { *x }).collect();
+        let calls = |threads, pixels| {
+            let (calls, y) = groups(&Pass::evaluation(), threads, pixels, &x);
+            assert_eq!(y, relu);
+            calls
+        };
+        assert_eq!(calls(1, 12), [1; 7]);
+        assert_eq!(calls(2, 23), [2, 2, 2, 1]);
+        assert_eq!(calls(2, 24), [4, 3]);
+        assert_eq!(calls(2, 47), [4, 3]);
+        assert_eq!(calls(2, 48), [7]);
+        // An image has more.
+        assert_eq!(calls(2, 11), [7]);
+        // Whatever is recorded, or has statistics of the batch, stays whole.
+        assert_eq!(groups(&Pass::evaluation(), 1, 12, &Tensor::variable(array)).0, [7]);
+        assert_eq!(groups(&Pass::training(1, 0, &[0; 7]), 1, 12, &x).0, [7]);
+        let none = Tensor::constant(Array::full([0, 2, 3, 4], 0.0));
+        assert_eq!(groups(&Pass::evaluation(), 1, 12, &none).0, [0]);
     }
 }

@@ -94,6 +94,8 @@ pub struct ResNet {
     avgpool: AdaptiveAvgPool2d,
     fc: Linear,
     recomputing: bool,
+    /// The pixels of the images that a thread infers together.
+    together: usize,
 }
 
 impl ResNet {
@@ -137,6 +139,11 @@ impl ResNet {
             avgpool: AdaptiveAvgPool2d(1, 1),
             fc: Linear::new(&init.at("fc"), inputs, classes),
             recomputing: false,
+            together: match algorithm {
+                ConvAlgorithm::Direct => 1 << 16,
+                // Minimal filtering transforms its filters for each call.
+                ConvAlgorithm::Winograd => 1 << 18,
+            },
         }
     }
 
@@ -171,9 +178,11 @@ impl ResNet {
 impl Module for ResNet {
     fn forward(&self, pass: &Pass, x: &Tensor) -> Result<Tensor, ShapeError> {
         let pass = &if self.recomputing { pass.clone().recomputing() } else { pass.clone() };
+        // In the first layers images are large and filters small, in the others the reverse.
+        let (first, others) = self.layers.split_at(2);
         // Nothing large has a name here: what no gradient reads is freed before the blocks begin.
-        let x = self.stem(pass, x)?;
-        let x = self.layers.iter().try_fold(x, |x, layer| layer.forward(pass, &x))?;
+        let x = pass.by_images(self.together, x, |x| through(first, pass, self.stem(pass, x)?))?;
+        let x = through(others, pass, x)?;
         let x = self.avgpool.forward(pass, &x)?;
         self.fc.forward(pass, &Flatten.forward(pass, &x)?)
     }
@@ -186,6 +195,10 @@ impl Module for ResNet {
         }
         visitor.module("fc", &self.fc);
     }
+}
+
+fn through(layers: &[Sequential], pass: &Pass, x: Tensor) -> Result<Tensor, ShapeError> {
+    layers.iter().try_fold(x, |x, layer| layer.forward(pass, &x))
 }
 
 /// `relu(branch(x) + shortcut(x))`: convolutions each with their normalization, a ReLU between them; the
@@ -369,6 +382,25 @@ mod tests {
                 };
                 let cpu = Cpu::current();
                 assert_eq!(logits(cpu.clone()), logits(cpu.unfused()), "{depth}, {algorithm:?}");
+            }
+        }
+    }
+
+    /// Images that are inferred a few at a time have the bits of all together.
+    #[test]
+    fn groups_of_images_have_the_bits_of_all() {
+        let x: Vec<f32> = (0..7 * 200 * 200).map(|k| (k * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let x = Tensor::constant(Array::new([7, 1, 200, 200], &x).unwrap());
+        for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
+            let model = ResNet::computed_by(algorithm, Depth::D18, 1, 14, 1);
+            let logits = |cpu: Cpu| {
+                let y = cpu.scope(|| model.forward(&Pass::evaluation(), &x).unwrap());
+                y.data().iter().map(|y| y.to_bits()).collect::<Vec<_>>()
+            };
+            let all = logits(Cpu::current().unfused());
+            for threads in [1, 2] {
+                let cpu = Cpu::new(Cpu::current().isa(), threads).unwrap();
+                assert_eq!(logits(cpu), all, "{threads} threads, {algorithm:?}");
             }
         }
     }
