@@ -71,28 +71,20 @@ impl Operator for Concat {
 
     fn forward_fast(&self, cpu: &Cpu, x: &[View<f32>], y: &mut Output<f32>) {
         let whole = Fibres::new(y.shape, self.axis);
-        // Where the part of each input begins in a stretch of the output.
-        let starts = x.iter().scan(0, |next, x| {
-            let start = *next;
-            *next += x.dim(self.axis) * whole.inner;
-            Some(start)
-        });
-        let starts: Vec<usize> = starts.collect();
-        let stretch = whole.len * whole.inner;
-        cpu.for_slices(y.value.len(), GRAIN, &mut [Some(y.value)], |offset, slices| {
-            let Some(mut left) = slices[0].take() else { return };
-            let mut at = offset;
-            while !left.is_empty() {
-                let (o, within) = (at / stretch, at % stretch);
-                // The last of those that begin there: others are empty.
-                let k = starts.partition_point(|start| *start <= within) - 1;
-                let part = x[k].dim(self.axis) * whole.inner;
-                let from = &x[k].data()[o * part..(o + 1) * part][within - starts[k]..];
-                let (to, rest) = left.split_at_mut(from.len().min(left.len()));
-                to.copy_from_slice(&from[..to.len()]);
-                (at, left) = (at + to.len(), rest);
+        let mut left = &mut *y.value;
+        for o in 0..whole.outer {
+            for x in x {
+                let part = x.dim(self.axis) * whole.inner;
+                let from = &x.data()[o * part..(o + 1) * part];
+                let (to, rest) = left.split_at_mut(part);
+                left = rest;
+                cpu.for_slices(part, GRAIN, &mut [Some(to)], |offset, to| {
+                    if let [Some(to)] = to {
+                        to.copy_from_slice(&from[offset..][..to.len()]);
+                    }
+                });
             }
-        });
+        }
     }
 
     fn vjp<F: Real>(&self, saved: &Saved<F>, dy: View<F>, dx: &mut [Slot<F>]) {
@@ -134,7 +126,7 @@ mod tests {
     use crate::tensor::Tensor;
     use kinone_kernels::{Cpu, Isa};
 
-    /// Pieces begin anywhere in an input, and some inputs are empty.
+    /// Threads share what is large, and some inputs are empty.
     #[test]
     fn every_value_is_moved_to_its_place() {
         let cpu = Cpu::new(Isa::Scalar, 3).unwrap();

@@ -197,6 +197,7 @@ impl Module for ResNet {
     }
 }
 
+/// `x` through layers one after the other.
 fn through(layers: &[Sequential], pass: &Pass, x: Tensor) -> Result<Tensor, ShapeError> {
     layers.iter().try_fold(x, |x, layer| layer.forward(pass, &x))
 }
@@ -368,6 +369,12 @@ mod tests {
         }
     }
 
+    /// The bits of the logits.
+    fn logits(cpu: Cpu, model: &ResNet, x: &Tensor) -> Vec<u32> {
+        let y = cpu.scope(|| model.forward(&Pass::evaluation(), x).unwrap());
+        y.data().iter().map(|y| y.to_bits()).collect()
+    }
+
     /// The fused operators of inference are those of an evaluation one after the other.
     #[test]
     fn inference_has_the_bits_of_one_operator_after_another() {
@@ -376,10 +383,7 @@ mod tests {
         for depth in [Depth::D18, Depth::D50] {
             for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
                 let model = ResNet::computed_by(algorithm, depth, 1, 14, 1);
-                let logits = |cpu: Cpu| {
-                    let y = cpu.scope(|| model.forward(&Pass::evaluation(), &x).unwrap());
-                    y.data().iter().map(|y| y.to_bits()).collect::<Vec<_>>()
-                };
+                let logits = |cpu| logits(cpu, &model, &x);
                 let cpu = Cpu::current();
                 assert_eq!(logits(cpu.clone()), logits(cpu.unfused()), "{depth}, {algorithm:?}");
             }
@@ -393,10 +397,7 @@ mod tests {
         let x = Tensor::constant(Array::new([7, 1, 200, 200], &x).unwrap());
         for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
             let model = ResNet::computed_by(algorithm, Depth::D18, 1, 14, 1);
-            let logits = |cpu: Cpu| {
-                let y = cpu.scope(|| model.forward(&Pass::evaluation(), &x).unwrap());
-                y.data().iter().map(|y| y.to_bits()).collect::<Vec<_>>()
-            };
+            let logits = |cpu| logits(cpu, &model, &x);
             let all = logits(Cpu::current().unfused());
             for threads in [1, 2] {
                 let cpu = Cpu::new(Cpu::current().isa(), threads).unwrap();
